@@ -1,0 +1,353 @@
+//! The background worker: writes journaled frames into segments, syncs segments, seals full
+//! ones, stores tables and snapshots, and so lets the journal forget.
+//!
+//! One thread per node. It sleeps while nothing is dirty. Each visit to a log takes the owner's
+//! lock only to fetch work and to hand back its result; all disk calls happen in between. A
+//! failed call stops that log, and the journal files it needs stay pinned.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use chronik_common::{Clock, MonotonicMs};
+
+use crate::envelope;
+use crate::error::WalError;
+use crate::group_commit::LaneHandle;
+use crate::io::Disk;
+use crate::journal::LogId;
+use crate::layout::{Layout, OFFSET_INDEX};
+use crate::log_state::{HARDSTATE_MAGIC, HardState, HardStateRow, StateSnapshot, store_snapshot};
+use crate::offset_index::OFFSET_INDEX_MAGIC;
+use crate::partition_log::PartitionLog;
+use crate::tail::TailBudget;
+
+/// Ring share above which a checkpoint starts at once.
+const RING_FILL_MAX: f64 = 0.5;
+
+/// The owner of a log, as the worker sees it: whoever holds the mutex around it.
+pub trait LogAccess: Send + Sync + 'static {
+    /// Runs `visit` on the log under the owner's lock.
+    fn with_log(&self, visit: &mut dyn FnMut(&mut PartitionLog));
+    /// A snapshot of the state derived from the log, if one is due (or `is_last`, before a
+    /// stop). The worker stores it once the frames it includes are synced.
+    fn take_snapshot(&self, is_last: bool) -> Option<StateSnapshot>;
+    /// A disk call for this log failed; the log has stopped.
+    fn on_storage_failure(&self, error: &WalError);
+}
+
+/// Timing of the worker.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointConfig {
+    /// Frames reach their segment's page cache after about this long.
+    pub write_behind_interval: Duration,
+    /// Dirty segments are synced at least this often.
+    pub checkpoint_interval: Duration,
+}
+
+#[derive(Default)]
+struct Signals {
+    dirty: Vec<LogId>,
+    /// The commit thread waits for room in the ring or in memory.
+    is_urgent: bool,
+    is_stopping: bool,
+}
+
+/// The parts of the worker that other threads touch.
+pub(crate) struct WorkerShared {
+    signals: Mutex<Signals>,
+    changed: Condvar,
+}
+
+impl WorkerShared {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { signals: Mutex::default(), changed: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Signals> {
+        self.signals.lock().expect("no holder of the worker's signals panics")
+    }
+
+    /// A log has something to write.
+    pub(crate) fn mark_dirty(&self, log: LogId) {
+        let mut signals = self.lock();
+        let was_idle = signals.dirty.is_empty();
+        signals.dirty.push(log);
+        drop(signals);
+        if was_idle {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Asks for a checkpoint now.
+    pub(crate) fn kick(&self) {
+        self.lock().is_urgent = true;
+        self.changed.notify_one();
+    }
+
+    /// Ends the worker's loop.
+    pub(crate) fn stop(&self) {
+        self.lock().is_stopping = true;
+        self.changed.notify_one();
+    }
+}
+
+/// The logs of a node and who owns them.
+pub(crate) type Owners = Mutex<BTreeMap<LogId, Weak<dyn LogAccess>>>;
+
+/// What is stored about every log, whether it is open or not.
+pub(crate) type HardStates = Mutex<(BTreeMap<LogId, HardStateRow>, u32)>;
+
+/// The worker. Driven by its thread, or step by step by a test.
+pub(crate) struct Worker {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) layout: Layout,
+    pub(crate) config: CheckpointConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shared: Arc<WorkerShared>,
+    pub(crate) owners: Arc<Owners>,
+    pub(crate) hard_states: Arc<HardStates>,
+    pub(crate) lanes: Vec<LaneHandle>,
+    pub(crate) budget: Arc<TailBudget>,
+    dirty: BTreeSet<LogId>,
+    pending_snapshots: BTreeMap<LogId, StateSnapshot>,
+    last_checkpoint: MonotonicMs,
+}
+
+impl Worker {
+    #[allow(clippy::too_many_arguments, reason = "one constructor takes every collaborator")]
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        config: CheckpointConfig,
+        clock: Arc<dyn Clock>,
+        shared: Arc<WorkerShared>,
+        owners: Arc<Owners>,
+        hard_states: Arc<HardStates>,
+        lanes: Vec<LaneHandle>,
+        budget: Arc<TailBudget>,
+    ) -> Self {
+        let last_checkpoint = clock.monotonic();
+        Self {
+            disk,
+            layout,
+            config,
+            clock,
+            shared,
+            owners,
+            hard_states,
+            lanes,
+            budget,
+            dirty: BTreeSet::new(),
+            pending_snapshots: BTreeMap::new(),
+            last_checkpoint,
+        }
+    }
+
+    /// The worker's loop; returns when it is told to stop.
+    pub(crate) fn run(mut self) {
+        while let Some(is_urgent) = self.wait() {
+            self.write_behind();
+            let age = self.clock.monotonic().since(self.last_checkpoint);
+            let is_full = self.lanes.iter().any(|lane| lane.ring_fill() > RING_FILL_MAX);
+            if is_urgent && is_full || age >= self.config.checkpoint_interval {
+                self.checkpoint(false);
+            }
+            for lane in &self.lanes {
+                lane.backlog_shrank();
+            }
+        }
+    }
+
+    /// Sleeps until there is work; `None` to stop, otherwise whether somebody waits for it.
+    fn wait(&mut self) -> Option<bool> {
+        let mut signals = self.shared.lock();
+        let mut has_rested = false;
+        loop {
+            if signals.is_stopping {
+                return None;
+            }
+            self.dirty.extend(signals.dirty.drain(..));
+            if std::mem::take(&mut signals.is_urgent) {
+                return Some(true);
+            }
+            if self.dirty.is_empty() {
+                signals = self
+                    .shared
+                    .changed
+                    .wait(signals)
+                    .expect("no holder of the worker's signals panics");
+                continue;
+            }
+            if has_rested {
+                return Some(false);
+            }
+            has_rested = true;
+            signals = self
+                .shared
+                .changed
+                .wait_timeout(signals, self.config.write_behind_interval)
+                .expect("no holder of the worker's signals panics")
+                .0;
+        }
+    }
+
+    /// Takes over what was marked dirty, without waiting. For step-by-step drivers.
+    pub(crate) fn collect_dirty(&mut self) {
+        let mut signals = self.shared.lock();
+        self.dirty.extend(signals.dirty.drain(..));
+    }
+
+    fn owner(&self, log: LogId) -> Option<Arc<dyn LogAccess>> {
+        let owners = self.owners.lock().expect("no holder of the owners panics");
+        owners.get(&log).and_then(Weak::upgrade)
+    }
+
+    /// Writes flushed frames of all dirty logs into their segments' page cache.
+    pub(crate) fn write_behind(&mut self) {
+        for log in self.dirty.clone() {
+            let Some(owner) = self.owner(log) else {
+                self.dirty.remove(&log);
+                continue;
+            };
+            if let Err(error) = write_behind_log(&*owner) {
+                self.stop_log(log, &*owner, &error);
+            }
+        }
+        if self.budget.is_exceeded() {
+            let owners: Vec<_> = {
+                let owners = self.owners.lock().expect("no holder of the owners panics");
+                owners.values().filter_map(Weak::upgrade).collect()
+            };
+            for owner in owners {
+                owner.with_log(&mut PartitionLog::evict_tail);
+            }
+        }
+    }
+
+    fn stop_log(&mut self, log: LogId, owner: &dyn LogAccess, error: &WalError) {
+        owner.with_log(&mut PartitionLog::fail);
+        owner.on_storage_failure(error);
+        self.dirty.remove(&log);
+        self.pending_snapshots.remove(&log);
+    }
+
+    /// Syncs everything written, stores what recovery needs, frees the journal.
+    pub(crate) fn checkpoint(&mut self, is_last: bool) {
+        self.last_checkpoint = self.clock.monotonic();
+        let begun: Vec<_> = self.lanes.iter().map(LaneHandle::begin_checkpoint).collect();
+        self.write_behind();
+        for log in self.dirty.clone() {
+            let Some(owner) = self.owner(log) else { continue };
+            if let Some(snapshot) = owner.take_snapshot(is_last) {
+                self.pending_snapshots.insert(log, snapshot);
+            }
+            match self.checkpoint_log(log, &*owner) {
+                Ok(true) => {
+                    self.dirty.remove(&log);
+                }
+                Ok(false) => {}
+                Err(error) => self.stop_log(log, &*owner, &error),
+            }
+        }
+        if let Err(error) = self.store_hard_states() {
+            // The table is only a cache of what the journal still holds: keep the journal.
+            tracing::error!(%error, "cannot store the table of log states");
+            return;
+        }
+        for (lane, (sequence, marks)) in self.lanes.iter().zip(begun) {
+            if marks.iter().all(|(log, mark)| self.is_covered(*log, mark)) {
+                lane.finish_checkpoint(sequence, &marks);
+            }
+        }
+    }
+
+    fn is_covered(&self, log: LogId, mark: &crate::group_commit::JournalMark) -> bool {
+        // A log without an owner was deleted; nobody will ask for its frames again.
+        let Some(owner) = self.owner(log) else { return true };
+        let mut is_covered = false;
+        owner.with_log(&mut |log| is_covered = log.covers(mark));
+        is_covered
+    }
+
+    /// Syncs one log; `true` when it is clean.
+    fn checkpoint_log(&mut self, id: LogId, owner: &dyn LogAccess) -> Result<bool, WalError> {
+        let mut work = None;
+        owner.with_log(&mut |log| work = log.take_sync_work());
+        if let Some(work) = work {
+            work.run()?;
+            owner.with_log(&mut |log| log.finish_sync_work(&work));
+        }
+        loop {
+            let mut seal = None;
+            owner.with_log(&mut |log| seal = log.take_seal_work());
+            let Some(seal) = seal else { break };
+            seal.run()?;
+            owner.with_log(&mut |log| log.finish_seal_work(&seal));
+        }
+        let mut table = None;
+        let mut removable = Vec::new();
+        let mut directory = None;
+        let mut synced = chronik_common::Lsn::ZERO;
+        let mut row = HardStateRow::default();
+        owner.with_log(&mut |log| {
+            table = log.take_segment_table();
+            removable = log.take_removable();
+            directory = Some(log.directory().to_owned());
+            synced = log.synced_lsn();
+            row = HardStateRow {
+                log_id: id.0,
+                state: log.log_state().clone(),
+                synced_lsn: synced.0,
+                generation: log.generation(),
+            };
+        });
+        let directory = directory.expect("the visit ran");
+        if let Some(snapshot) = self.pending_snapshots.remove(&id) {
+            if snapshot.at() <= synced {
+                store_snapshot(&*self.disk, &directory, &snapshot)?;
+            } else {
+                self.pending_snapshots.insert(id, snapshot);
+            }
+        }
+        if let Some(table) = table {
+            envelope::store(
+                &*self.disk,
+                &directory.join(OFFSET_INDEX),
+                OFFSET_INDEX_MAGIC,
+                &table,
+            )?;
+        }
+        for segment in removable {
+            segment.remove()?;
+        }
+        self.hard_states.lock().expect("no holder of the table panics").0.insert(id, row);
+        let mut is_clean = false;
+        let has_snapshot = self.pending_snapshots.contains_key(&id);
+        owner.with_log(&mut |log| {
+            is_clean = log.is_clean() && !has_snapshot;
+            if is_clean {
+                log.clear_dirty_mark();
+            }
+        });
+        Ok(is_clean)
+    }
+
+    fn store_hard_states(&self) -> Result<(), WalError> {
+        let table = {
+            let states = self.hard_states.lock().expect("no holder of the table panics");
+            HardState { rows: states.0.values().cloned().collect(), next_log_id: states.1 }
+        };
+        envelope::store(&*self.disk, &self.layout.hardstate(), HARDSTATE_MAGIC, &table)
+    }
+}
+
+fn write_behind_log(owner: &dyn LogAccess) -> Result<(), WalError> {
+    loop {
+        let mut work = None;
+        owner.with_log(&mut |log| work = log.take_write_behind());
+        let Some(work) = work else { return Ok(()) };
+        work.run()?;
+        owner.with_log(&mut |log| log.finish_write_behind(&work));
+    }
+}

@@ -1,0 +1,220 @@
+//! Small durable facts about logs: who they are (`partition.meta`), their opaque state and what
+//! is proven durable (`hardstate`), and state snapshots (`snapshot_{lsn}.zst`).
+
+use std::path::Path;
+
+use chronik_common::{LeaderEpoch, Lsn, Offset};
+use prost::Message;
+
+use crate::envelope;
+use crate::epoch_history::{EpochHistory, EpochStart};
+use crate::error::{DamageReason, WalError};
+use crate::io::{Disk, read_file, replace_file};
+use crate::layout::{parse_snapshot_name, snapshot_name};
+
+/// Magic of `partition.meta`.
+pub const PARTITION_META_MAGIC: [u8; 4] = *b"CHP1";
+/// Magic of `hardstate`.
+pub const HARDSTATE_MAGIC: [u8; 4] = *b"CHH1";
+/// Magic of a state snapshot, before compression.
+const SNAPSHOT_MAGIC: [u8; 4] = *b"CHN1";
+
+/// Largest snapshot a reader unpacks, in bytes.
+const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+const ZSTD_LEVEL: i32 = 3;
+/// Snapshots kept per log.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// The file `partition.meta`: identity of a partition directory.
+#[derive(Clone, PartialEq, Message)]
+pub struct PartitionMeta {
+    /// Topic name.
+    #[prost(string, tag = "1")]
+    pub topic: String,
+    /// Topic id, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub topic_id: Vec<u8>,
+    /// Partition number.
+    #[prost(int32, tag = "3")]
+    pub partition: i32,
+    /// Local number of the log on this node.
+    #[prost(uint32, tag = "4")]
+    pub log_id: u32,
+    /// Replication mode: 1 isr, 2 raft.
+    #[prost(uint32, tag = "5")]
+    pub replication_mode: u32,
+    /// Id of this replica, unique per partition, node and disk life.
+    #[prost(uint64, tag = "6")]
+    pub replica_id: u64,
+    /// Format level of the directory.
+    #[prost(uint32, tag = "7")]
+    pub format_level: u32,
+}
+
+/// The file `hardstate`: states of all logs and what is proven durable.
+#[derive(Clone, PartialEq, Message)]
+pub struct HardState {
+    /// One row per log.
+    #[prost(message, repeated, tag = "1")]
+    pub rows: Vec<HardStateRow>,
+    /// Log ids below this were given out.
+    #[prost(uint32, tag = "2")]
+    pub next_log_id: u32,
+}
+
+/// One log's row in `hardstate`.
+#[derive(Clone, PartialEq, Message)]
+pub struct HardStateRow {
+    /// The log.
+    #[prost(uint32, tag = "1")]
+    pub log_id: u32,
+    /// Its opaque state.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub state: prost::bytes::Bytes,
+    /// All frames up to here were in segments, synced, when the row was written.
+    #[prost(uint64, tag = "3")]
+    pub synced_lsn: u64,
+    /// Truncations of the log when the row was written.
+    #[prost(uint32, tag = "4")]
+    pub generation: u32,
+}
+
+/// Derived state of a log exactly behind one frame, so that a restart replays only what follows.
+#[derive(Clone, PartialEq, Message)]
+pub struct StateSnapshot {
+    /// The last frame the state includes.
+    #[prost(uint64, tag = "1")]
+    pub lsn: u64,
+    /// Chain value of that frame: a snapshot of another history does not match.
+    #[prost(uint32, tag = "2")]
+    pub chain: u32,
+    /// First offset behind that frame.
+    #[prost(int64, tag = "3")]
+    pub next_offset: i64,
+    /// First readable offset.
+    #[prost(int64, tag = "4")]
+    pub log_start_offset: i64,
+    /// Leader epochs.
+    #[prost(message, repeated, tag = "5")]
+    pub epochs: Vec<EpochRow>,
+    /// The owner's state: producer table, metadata image.
+    #[prost(bytes = "vec", tag = "6")]
+    pub state: Vec<u8>,
+}
+
+/// One leader epoch in a snapshot.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct EpochRow {
+    /// The epoch.
+    #[prost(int32, tag = "1")]
+    pub epoch: i32,
+    /// Its first frame.
+    #[prost(uint64, tag = "2")]
+    pub first_lsn: u64,
+    /// Offset of its first record.
+    #[prost(int64, tag = "3")]
+    pub first_offset: i64,
+}
+
+impl StateSnapshot {
+    /// The last frame the state includes.
+    #[must_use]
+    pub fn at(&self) -> Lsn {
+        Lsn(self.lsn)
+    }
+
+    /// The leader epochs as a history.
+    #[must_use]
+    pub fn epoch_history(&self) -> EpochHistory {
+        EpochHistory::from_rows(self.epochs.iter().map(|row| EpochStart {
+            epoch: LeaderEpoch(row.epoch),
+            first_lsn: Lsn(row.first_lsn),
+            first_offset: Offset(row.first_offset),
+        }))
+    }
+
+    /// Rows of a history for a snapshot.
+    #[must_use]
+    pub fn epoch_rows(history: &EpochHistory) -> Vec<EpochRow> {
+        let row = |start: &EpochStart| EpochRow {
+            epoch: start.epoch.0,
+            first_lsn: start.first_lsn.0,
+            first_offset: start.first_offset.0,
+        };
+        history.rows().iter().map(row).collect()
+    }
+}
+
+/// Stores a snapshot in a log's directory and removes all but the newest two.
+///
+/// # Errors
+/// A failed disk call; older snapshots are then still there.
+pub fn store_snapshot(
+    disk: &dyn Disk,
+    directory: &Path,
+    snapshot: &StateSnapshot,
+) -> Result<(), WalError> {
+    let sealed = envelope::seal(SNAPSHOT_MAGIC, &snapshot.encode_to_vec());
+    let packed = zstd::bulk::compress(&sealed, ZSTD_LEVEL).expect("compression into memory");
+    replace_file(disk, &directory.join(snapshot_name(snapshot.at())), &packed)?;
+    let mut positions = snapshot_positions(disk, directory)?;
+    let superseded = positions.len().saturating_sub(SNAPSHOTS_KEPT);
+    for lsn in positions.drain(..superseded) {
+        disk.remove_file(&directory.join(snapshot_name(lsn)))?;
+    }
+    Ok(())
+}
+
+/// The newest readable snapshot at or below `end` for which `matches` holds. Unreadable ones are
+/// skipped: they only cost replay.
+///
+/// # Errors
+/// A failed disk call.
+pub fn load_snapshot(
+    disk: &dyn Disk,
+    directory: &Path,
+    mut matches: impl FnMut(&StateSnapshot) -> bool,
+) -> Result<Option<StateSnapshot>, WalError> {
+    for lsn in snapshot_positions(disk, directory)?.into_iter().rev() {
+        let path = directory.join(snapshot_name(lsn));
+        let Some(packed) = read_file(disk, &path, SNAPSHOT_BYTES_MAX as u64)? else { continue };
+        match unpack(&packed) {
+            Ok(snapshot) if snapshot.at() == lsn && matches(&snapshot) => {
+                return Ok(Some(snapshot));
+            }
+            Ok(_) => {}
+            Err(reason) => {
+                tracing::warn!(path = %path.display(), %reason, "skipped an unreadable snapshot");
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Removes snapshots at or behind `from`: the frames they include were truncated.
+///
+/// # Errors
+/// A failed disk call.
+pub fn drop_snapshots(disk: &dyn Disk, directory: &Path, from: Lsn) -> Result<(), WalError> {
+    for lsn in snapshot_positions(disk, directory)? {
+        if lsn >= from {
+            disk.remove_file(&directory.join(snapshot_name(lsn)))?;
+        }
+    }
+    Ok(disk.sync_directory(directory)?)
+}
+
+fn unpack(packed: &[u8]) -> Result<StateSnapshot, DamageReason> {
+    let sealed = zstd::bulk::decompress(packed, SNAPSHOT_BYTES_MAX)
+        .map_err(|_| DamageReason::BodyChecksum)?;
+    let payload = envelope::open(SNAPSHOT_MAGIC, &sealed)?;
+    StateSnapshot::decode(payload).map_err(|_| DamageReason::Inconsistent)
+}
+
+fn snapshot_positions(disk: &dyn Disk, directory: &Path) -> Result<Vec<Lsn>, WalError> {
+    let listing = disk.list(directory)?;
+    let mut positions: Vec<Lsn> =
+        listing.iter().filter_map(|entry| parse_snapshot_name(&entry.name)).collect();
+    positions.sort_unstable();
+    Ok(positions)
+}

@@ -1,0 +1,597 @@
+//! All logs of a node: opens and recovers them, creates and removes them, owns the lanes and the
+//! background worker, and stops everything cleanly.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use chronik_common::{Clock, PartitionIndex, Rng, TopicId, TopicPartition, Uuid};
+use tracing::{error, info, warn};
+
+use crate::checkpoint::{CheckpointConfig, HardStates, LogAccess, Owners, Worker, WorkerShared};
+use crate::envelope;
+use crate::error::{DamageReason, Verdict, WalError};
+use crate::group_commit::{FlushSink, Lane, LaneConfig, LaneHandle};
+use crate::io::{Disk, DiskResult, OpenMode};
+use crate::journal::{LogId, RingPosition};
+use crate::layout::{Layout, PARTITION_META};
+use crate::log_state::{
+    HARDSTATE_MAGIC, HardState, PARTITION_META_MAGIC, PartitionMeta, StateSnapshot,
+};
+use crate::nonce::NonceSource;
+use crate::partition_log::{LogConfig, LogContext, LogIdentity, PartitionLog};
+use crate::recovery::{LogRecovery, RecoveryReport, replay_ring};
+use crate::tail::TailBudget;
+
+/// Format level of partition directories this release writes.
+const DIRECTORY_LEVEL: u32 = 1;
+/// Ring of the metadata lane: files and bytes per file.
+const META_RING_FILES: usize = 2;
+const META_RING_FILE_BYTES: u64 = 8 << 20;
+/// Most bytes in one group of the metadata lane.
+const META_GROUP_BYTES_MAX: usize = 2 << 20;
+/// Topic id in the metadata log's segments.
+const META_TOPIC_ID: TopicId = Uuid([0; 16]);
+
+/// Settings of all logs of a node.
+#[derive(Clone, Debug)]
+pub struct WalConfig {
+    /// Files in a data lane's ring; at least 2.
+    pub journal_files: usize,
+    /// Bytes per ring file; a multiple of 4 KiB, at least twice `group_bytes_max`.
+    pub journal_file_bytes: u64,
+    /// Most bytes in one group.
+    pub group_bytes_max: usize,
+    /// Most records in one group.
+    pub group_records_max: usize,
+    /// A log with this many bytes in one group writes them straight to its segment; 0 turns
+    /// that off.
+    pub bypass_bytes: usize,
+    /// Memory for the newest frames of all logs.
+    pub tail_bytes_max: usize,
+    /// Timing of the background worker.
+    pub checkpoint: CheckpointConfig,
+    /// Artificial delay of every journal sync.
+    pub sync_delay: Duration,
+}
+
+impl Default for WalConfig {
+    fn default() -> Self {
+        Self {
+            journal_files: 4,
+            journal_file_bytes: 64 << 20,
+            group_bytes_max: 8 << 20,
+            group_records_max: 8_192,
+            bypass_bytes: 256 << 10,
+            tail_bytes_max: 64 << 20,
+            checkpoint: CheckpointConfig {
+                write_behind_interval: Duration::from_millis(100),
+                checkpoint_interval: Duration::from_secs(10),
+            },
+            sync_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// A log found at start.
+#[derive(Debug)]
+pub struct OpenedLog {
+    /// Its topic and partition; `None` for the metadata log.
+    pub partition: Option<TopicPartition>,
+    /// Its topic's id.
+    pub topic_id: TopicId,
+    /// The log.
+    pub log: PartitionLog,
+    /// The newest state snapshot; the owner replays what follows it.
+    pub snapshot: Option<StateSnapshot>,
+}
+
+/// All logs of a node. See the module documentation.
+pub struct WalManager {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    nonces: NonceSource,
+    budget: Arc<TailBudget>,
+    worker_shared: Arc<WorkerShared>,
+    owners: Arc<Owners>,
+    hard_states: Arc<HardStates>,
+    meta_lane: LaneHandle,
+    data_lane: LaneHandle,
+    /// Taken by [`WalManager::start`] or stepped by a test.
+    idle: Mutex<Option<Idle>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    worker_thread: Mutex<Option<JoinHandle<()>>>,
+    make_worker: Box<dyn Fn() -> Worker + Send + Sync>,
+}
+
+struct Idle {
+    lanes: Vec<Lane>,
+    worker: Worker,
+}
+
+impl WalManager {
+    /// Recovers all logs below `layout`. `log_config` gives the settings of each partition by
+    /// topic name; it is also asked for the metadata log, with `None`.
+    ///
+    /// Nothing runs yet: attach the owners of the returned logs, then call
+    /// [`WalManager::start`].
+    ///
+    /// # Errors
+    /// A failed disk call, or a file of an unknown format. Damaged logs are no error: they are
+    /// returned with their verdict.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        config: &WalConfig,
+        sink: &Arc<dyn FlushSink>,
+        clock: &Arc<dyn Clock>,
+        rng: Box<dyn Rng>,
+        log_config: &dyn Fn(Option<&TopicPartition>) -> LogConfig,
+    ) -> Result<(Arc<Self>, Vec<OpenedLog>), WalError> {
+        for directory in [layout.meta(), layout.journal(), layout.partitions(), layout.removed()] {
+            disk.create_directory(&directory)?;
+        }
+        disk.sync_directory(layout.root())?;
+        disk.sync_directory(&layout.wal())?;
+        let nonces = NonceSource::new(rng);
+        let hardstate: HardState =
+            envelope::load(&*disk, &layout.hardstate(), HARDSTATE_MAGIC)?.unwrap_or_default();
+        let mut rows: BTreeMap<LogId, _> =
+            hardstate.rows.into_iter().map(|row| (LogId(row.log_id), row)).collect();
+
+        let found = find_partitions(&*disk, &layout)?;
+        let mut next_log_id = hardstate.next_log_id.max(1);
+        let mut names = BTreeMap::new();
+        let mut data_logs = BTreeMap::new();
+        for (partition, meta) in found {
+            let topic_id = topic_id_of(&meta, &layout, &partition)?;
+            let id = LogId(meta.log_id);
+            next_log_id = next_log_id.max(meta.log_id + 1);
+            let identity = LogIdentity { id, topic_id, partition: meta.partition };
+            let segment_bytes = log_config(Some(&partition)).segment_bytes;
+            let directory = layout.partition(&partition);
+            let disk = Arc::clone(&disk);
+            let stored = rows.get(&id);
+            let log = LogRecovery::scan(
+                disk,
+                nonces.clone(),
+                directory,
+                identity,
+                segment_bytes,
+                stored,
+            )?;
+            data_logs.insert(id, log);
+            names.insert(id, partition);
+        }
+        let meta_identity = LogIdentity { id: LogId::META, topic_id: META_TOPIC_ID, partition: -1 };
+        let meta_log = LogRecovery::scan(
+            Arc::clone(&disk),
+            nonces.clone(),
+            layout.meta(),
+            meta_identity,
+            log_config(None).segment_bytes,
+            rows.get(&LogId::META),
+        )?;
+        let mut meta_logs = BTreeMap::from([(LogId::META, meta_log)]);
+
+        let meta_files: Vec<_> =
+            (0..META_RING_FILES).map(|file| layout.meta_ring_file(file)).collect();
+        let data_files: Vec<_> =
+            (0..config.journal_files).map(|file| layout.ring_file(0, file)).collect();
+        let (meta_end, meta_damaged) = walk(&*disk, &meta_files, &mut meta_logs)?;
+        let (data_end, data_damaged) = walk(&*disk, &data_files, &mut data_logs)?;
+
+        let mut recovered = Vec::new();
+        for (id, log) in meta_logs {
+            recovered.push((id, log.finish(meta_damaged)?));
+        }
+        for (id, log) in data_logs {
+            recovered.push((id, log.finish(data_damaged)?));
+        }
+        // Rows of logs that are gone serve nobody.
+        rows.retain(|id, _| recovered.iter().any(|(known, _)| known == id));
+
+        let budget = Arc::new(TailBudget::new(config.tail_bytes_max));
+        let worker_shared = WorkerShared::new();
+        let lane = |config: LaneConfig, end| {
+            let worker = Arc::clone(&worker_shared);
+            Lane::open(
+                &disk,
+                config,
+                end,
+                Arc::clone(&budget),
+                Arc::clone(sink),
+                Arc::clone(clock),
+                Box::new(move || worker.kick()),
+            )
+        };
+        let (meta, meta_lane) = lane(meta_lane_config(meta_files, config), meta_end)?;
+        let (data, data_lane) = lane(data_lane_config(data_files, config), data_end)?;
+
+        let owners: Arc<Owners> = Arc::default();
+        let hard_states: Arc<HardStates> = Arc::new(Mutex::new((rows, next_log_id)));
+        let make_worker = {
+            let (disk, layout, clock) = (Arc::clone(&disk), layout.clone(), Arc::clone(clock));
+            let (shared, owners) = (Arc::clone(&worker_shared), Arc::clone(&owners));
+            let (hard_states, budget) = (Arc::clone(&hard_states), Arc::clone(&budget));
+            let lanes = vec![meta_lane.clone(), data_lane.clone()];
+            let checkpoint = config.checkpoint;
+            Box::new(move || {
+                Worker::new(
+                    Arc::clone(&disk),
+                    layout.clone(),
+                    checkpoint,
+                    Arc::clone(&clock),
+                    Arc::clone(&shared),
+                    Arc::clone(&owners),
+                    Arc::clone(&hard_states),
+                    lanes.clone(),
+                    Arc::clone(&budget),
+                )
+            })
+        };
+        let manager = Arc::new(Self {
+            disk,
+            layout,
+            nonces,
+            budget,
+            worker_shared,
+            owners,
+            hard_states,
+            meta_lane,
+            data_lane,
+            idle: Mutex::new(Some(Idle { lanes: vec![meta, data], worker: make_worker() })),
+            threads: Mutex::default(),
+            worker_thread: Mutex::default(),
+            make_worker,
+        });
+        let mut opened = Vec::new();
+        for (id, log) in recovered {
+            let partition = names.remove(&id);
+            report(partition.as_ref(), log.parts.verdict, &log.report);
+            let topic_id = log.parts.identity.topic_id;
+            let settings = log_config(partition.as_ref());
+            let context = manager.context(id);
+            opened.push(OpenedLog {
+                partition,
+                topic_id,
+                log: PartitionLog::new(context, settings, log.parts),
+                snapshot: log.snapshot,
+            });
+        }
+        Ok((manager, opened))
+    }
+
+    fn context(&self, id: LogId) -> LogContext {
+        let worker = Arc::clone(&self.worker_shared);
+        LogContext {
+            disk: Arc::clone(&self.disk),
+            lane: if id == LogId::META { self.meta_lane.clone() } else { self.data_lane.clone() },
+            budget: Arc::clone(&self.budget),
+            nonces: self.nonces.clone(),
+            mark_dirty: Arc::new(move |log| worker.mark_dirty(log)),
+        }
+    }
+
+    /// Creates the directory of a new log and makes it durable. Blocks.
+    ///
+    /// # Errors
+    /// A failed disk call, or [`WalError::ForeignDirectory`] when a directory of that name is
+    /// there already: the caller moves it aside with [`WalManager::remove_log`] first.
+    pub fn create_log(
+        &self,
+        partition: &TopicPartition,
+        topic_id: TopicId,
+        config: LogConfig,
+    ) -> Result<PartitionLog, WalError> {
+        let directory = self.layout.partition(partition);
+        if self.disk.exists(&directory.join(PARTITION_META)) {
+            return Err(WalError::ForeignDirectory(directory.display().to_string()));
+        }
+        let id = {
+            let mut states = self.hard_states.lock().expect("no holder of the table panics");
+            let id = LogId(states.1);
+            states.1 += 1;
+            id
+        };
+        self.disk.create_directory(&directory)?;
+        let meta = PartitionMeta {
+            topic: partition.topic.to_string(),
+            topic_id: topic_id.0.to_vec(),
+            partition: partition.partition.0,
+            log_id: id.0,
+            replication_mode: 1,
+            replica_id: u64::from(id.0),
+            format_level: DIRECTORY_LEVEL,
+        };
+        let path = directory.join(PARTITION_META);
+        envelope::store(&*self.disk, &path, PARTITION_META_MAGIC, &meta)?;
+        self.disk.sync_directory(&self.layout.partitions())?;
+        let identity = LogIdentity { id, topic_id, partition: partition.partition.0 };
+        let empty = LogRecovery::scan(
+            Arc::clone(&self.disk),
+            self.nonces.clone(),
+            directory,
+            identity,
+            config.segment_bytes,
+            None,
+        )?;
+        Ok(PartitionLog::new(self.context(id), config, empty.finish(false)?.parts))
+    }
+
+    /// Registers the owner of a log; until then the background worker leaves the log alone.
+    pub fn attach(&self, log: LogId, owner: Weak<dyn LogAccess>) {
+        self.owners.lock().expect("no holder of the owners panics").insert(log, owner);
+    }
+
+    /// Takes a log out of service: its directory is renamed in one step and then removed. Blocks.
+    ///
+    /// # Errors
+    /// A failed disk call; the log is out of service either way.
+    pub fn remove_log(&self, log: Option<LogId>, partition: &TopicPartition) -> DiskResult<()> {
+        if let Some(log) = log {
+            self.owners.lock().expect("no holder of the owners panics").remove(&log);
+            self.hard_states.lock().expect("no holder of the table panics").0.remove(&log);
+        }
+        let directory = self.layout.partition(partition);
+        if !self.disk.exists(&directory) {
+            return Ok(());
+        }
+        let aside = self.layout.removed().join(format!("{partition}.{}", self.nonces.next()));
+        self.disk.rename(&directory, &aside)?;
+        self.disk.sync_directory(&self.layout.partitions())?;
+        self.disk.sync_directory(&self.layout.removed())?;
+        self.disk.remove_directory(&aside)
+    }
+
+    /// Starts the commit threads and the background worker.
+    ///
+    /// # Panics
+    /// If called twice or if the operating system refuses a thread.
+    pub fn start(&self) {
+        let idle = self.idle.lock().expect("no holder panics").take().expect("started once");
+        let mut threads = self.threads.lock().expect("no holder panics");
+        for (lane, name) in idle.lanes.into_iter().zip(["commit-meta", "commit-0"]) {
+            threads.push(spawn(name, move || lane.run()));
+        }
+        let worker = idle.worker;
+        *self.worker_thread.lock().expect("no holder panics") =
+            Some(spawn("checkpoint", move || worker.run()));
+    }
+
+    /// Commits what is queued, on the calling thread, without the threads. For tests and
+    /// simulation.
+    ///
+    /// # Errors
+    /// The failure that stopped a lane.
+    ///
+    /// # Panics
+    /// After [`WalManager::start`].
+    pub fn step_commit(&self) -> DiskResult<()> {
+        let mut idle = self.idle.lock().expect("no holder panics");
+        let idle = idle.as_mut().expect("stepped only before it is started");
+        for lane in &mut idle.lanes {
+            while lane.commit_once().inspect_err(|error| lane.fail(error))? {}
+        }
+        Ok(())
+    }
+
+    /// Runs the background worker once, on the calling thread. For tests and simulation.
+    ///
+    /// # Panics
+    /// After [`WalManager::start`].
+    pub fn step_checkpoint(&self) {
+        let mut idle = self.idle.lock().expect("no holder panics");
+        let idle = idle.as_mut().expect("stepped only before it is started");
+        idle.worker.collect_dirty();
+        idle.worker.checkpoint(false);
+    }
+
+    /// Writes flushed frames to segments once, on the calling thread, without syncing. For
+    /// tests and simulation.
+    ///
+    /// # Panics
+    /// After [`WalManager::start`].
+    pub fn step_write_behind(&self) {
+        let mut idle = self.idle.lock().expect("no holder panics");
+        let idle = idle.as_mut().expect("stepped only before it is started");
+        idle.worker.collect_dirty();
+        idle.worker.write_behind();
+    }
+
+    /// Stops the lanes after what is queued. Completions still reach the sink; apply them, then
+    /// call [`WalManager::finish_stop`]. Blocks.
+    pub fn stop_lanes(&self) {
+        self.data_lane.close();
+        self.meta_lane.close();
+        for thread in self.threads.lock().expect("no holder panics").drain(..) {
+            if thread.join().is_err() {
+                error!("a commit thread panicked");
+            }
+        }
+    }
+
+    /// Ends the background worker, then makes every log's segments and snapshots durable so
+    /// that the next start has nothing to replay. Blocks.
+    pub fn finish_stop(&self) {
+        self.worker_shared.stop();
+        if let Some(thread) = self.worker_thread.lock().expect("no holder panics").take()
+            && thread.join().is_err()
+        {
+            error!("the checkpoint thread panicked");
+        }
+        let mut worker = (self.make_worker)();
+        let logs: Vec<LogId> = {
+            let owners = self.owners.lock().expect("no holder of the owners panics");
+            owners.keys().copied().collect()
+        };
+        for log in logs {
+            self.worker_shared.mark_dirty(log);
+        }
+        worker.collect_dirty();
+        worker.checkpoint(true);
+    }
+
+    /// The lane of all partitions.
+    #[must_use]
+    pub fn data_lane(&self) -> &LaneHandle {
+        &self.data_lane
+    }
+
+    /// The lane of the metadata log.
+    #[must_use]
+    pub fn meta_lane(&self) -> &LaneHandle {
+        &self.meta_lane
+    }
+
+    /// Memory of all tails.
+    #[must_use]
+    pub fn tail_budget(&self) -> &TailBudget {
+        &self.budget
+    }
+
+    /// Names below the data directory.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The disk.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .expect("the operating system grants a thread at start")
+}
+
+fn meta_lane_config(ring_files: Vec<std::path::PathBuf>, config: &WalConfig) -> LaneConfig {
+    LaneConfig {
+        lane: 0,
+        ring_files,
+        ring_file_bytes: META_RING_FILE_BYTES.min(config.journal_file_bytes),
+        group_bytes_max: META_GROUP_BYTES_MAX.min(config.group_bytes_max),
+        group_records_max: config.group_records_max,
+        bypass_bytes: 0,
+        sync_delay: config.sync_delay,
+    }
+}
+
+fn data_lane_config(ring_files: Vec<std::path::PathBuf>, config: &WalConfig) -> LaneConfig {
+    LaneConfig {
+        lane: 1,
+        ring_files,
+        ring_file_bytes: config.journal_file_bytes,
+        group_bytes_max: config.group_bytes_max,
+        group_records_max: config.group_records_max,
+        bypass_bytes: config.bypass_bytes,
+        sync_delay: config.sync_delay,
+    }
+}
+
+/// Directories with a valid identity. One without was being created when the machine stopped:
+/// nothing was acknowledged for it, and it is removed.
+fn find_partitions(
+    disk: &dyn Disk,
+    layout: &Layout,
+) -> Result<Vec<(TopicPartition, PartitionMeta)>, WalError> {
+    for entry in disk.list(&layout.removed())? {
+        disk.remove_directory(&layout.removed().join(entry.name))?;
+    }
+    let mut found = Vec::new();
+    for entry in disk.list(&layout.partitions())? {
+        let directory = layout.partitions().join(&entry.name);
+        let meta = load_partition_meta(disk, &directory)?;
+        let Some(meta) = meta else {
+            warn!(directory = %directory.display(), "removed a directory without an identity");
+            disk.remove_directory(&directory)?;
+            continue;
+        };
+        let partition = TopicPartition {
+            topic: meta.topic.as_str().into(),
+            partition: PartitionIndex(meta.partition),
+        };
+        if partition.to_string() != entry.name {
+            return Err(WalError::ForeignDirectory(directory.display().to_string()));
+        }
+        found.push((partition, meta));
+    }
+    Ok(found)
+}
+
+fn load_partition_meta(
+    disk: &dyn Disk,
+    directory: &Path,
+) -> Result<Option<PartitionMeta>, WalError> {
+    envelope::load(disk, &directory.join(PARTITION_META), PARTITION_META_MAGIC)
+}
+
+fn topic_id_of(
+    meta: &PartitionMeta,
+    layout: &Layout,
+    partition: &TopicPartition,
+) -> Result<TopicId, WalError> {
+    let bytes: Result<[u8; 16], _> = meta.topic_id.as_slice().try_into();
+    bytes.map(Uuid).map_err(|_| WalError::Damaged {
+        file: layout.partition(partition).join(PARTITION_META).display().to_string(),
+        position: 0,
+        reason: DamageReason::Inconsistent,
+    })
+}
+
+fn walk(
+    disk: &dyn Disk,
+    paths: &[std::path::PathBuf],
+    logs: &mut BTreeMap<LogId, LogRecovery>,
+) -> Result<(RingPosition, bool), WalError> {
+    let is_new = paths.iter().any(|path| !disk.exists(path));
+    let mut files = Vec::new();
+    for path in paths {
+        // Opening creates: a ring file that is missing is an empty one.
+        files.push(disk.open(path, OpenMode::ReadWrite)?);
+    }
+    if is_new {
+        disk.sync_directory(paths[0].parent().expect("ring files lie in a directory"))?;
+    }
+    let walk = replay_ring(&files, logs)?;
+    if walk.is_damaged {
+        error!(
+            sequence = walk.end.next_sequence,
+            "the journal is damaged in the middle: acknowledged records may be missing"
+        );
+    }
+    Ok((walk.end, walk.is_damaged))
+}
+
+fn report(partition: Option<&TopicPartition>, verdict: Verdict, report: &RecoveryReport) {
+    let log = partition.map_or_else(|| "__meta".to_owned(), ToString::to_string);
+    let (scanned, replayed, cut) = (report.bytes_scanned, report.frames_replayed, report.bytes_cut);
+    match verdict {
+        Verdict::Ok if replayed == 0 && cut == 0 => {
+            tracing::debug!(log, bytes_scanned = scanned, "recovered");
+        }
+        Verdict::Ok => {
+            info!(
+                log,
+                bytes_scanned = scanned,
+                frames_replayed = replayed,
+                bytes_cut = cut,
+                "recovered"
+            );
+        }
+        damaged => {
+            let missing = match damaged {
+                Verdict::LostTail { end, proven_end } => proven_end.0 - end.0,
+                _ => 0,
+            };
+            error!(log, ?verdict, frames_missing = missing, "the log is damaged and read-only");
+        }
+    }
+}

@@ -1,0 +1,1048 @@
+//! One log of this node: assigns positions, keeps the tail in memory, queues frames to its lane,
+//! knows its segments, truncates and trims.
+//!
+//! A `PartitionLog` is a plain value that lives inside its owner's partition mutex; nothing here
+//! waits for a sync. Work that does is handed out as data ([`WriteBehind`], [`SyncWork`],
+//! [`SealWork`], [`ReadPlan`]) and its result is handed back.
+//!
+//! Order of the numbers, always: `synced <= written`, `synced <= flushed <= last frame`, and
+//! `log_start_offset <= flushed_offset <= log_end_offset`. With `os` durability "flushed" means
+//! written to the page cache.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chronik_common::{LeaderEpoch, Lsn, Offset, TopicId};
+
+use crate::epoch_history::EpochHistory;
+use crate::error::{Verdict, WalError};
+use crate::frame::{FrameHeader, FrameKind};
+use crate::group_commit::{Flushed, JournalMark, LaneHandle, QueuedFrame, QueuedRecord};
+use crate::io::{Disk, DiskResult};
+use crate::journal::LogId;
+use crate::log_state::{StateSnapshot, drop_snapshots};
+use crate::nonce::NonceSource;
+use crate::offset_index::{SegmentRow, SegmentTable, SparseIndex};
+use crate::reader::{self, SegmentRange};
+use crate::segment::{SEGMENT_HEADER_SIZE, Segment, SegmentEnd, SegmentHeader};
+use crate::tail::{TailBudget, TailFrame, TailRing};
+
+/// When a frame may be acknowledged (topic config `chronik.durability`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Durability {
+    /// After the sync of its journal group.
+    #[default]
+    Fsync,
+    /// After the write to the page cache; a power cut may lose it.
+    Os,
+}
+
+/// Settings of one log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// When frames count as flushed.
+    pub durability: Durability,
+    /// A segment is closed before it grows beyond this many bytes.
+    pub segment_bytes: u64,
+    /// A segment is closed when its first frame is this old, in milliseconds.
+    pub segment_ms: i64,
+}
+
+/// Who a log is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogIdentity {
+    /// Local number on this node.
+    pub id: LogId,
+    /// Topic it belongs to.
+    pub topic_id: TopicId,
+    /// Partition it belongs to; -1 for the metadata log.
+    pub partition: i32,
+}
+
+/// A frame to append.
+#[derive(Clone, Debug)]
+pub struct NewFrame {
+    /// What the body is.
+    pub kind: FrameKind,
+    /// Bit 0: transactional; bit 1: control.
+    pub flags: u8,
+    /// The leader's epoch; must not be below the log's last one.
+    pub epoch: LeaderEpoch,
+    /// Records in the body.
+    pub record_count: u32,
+    /// Offset of the last record relative to the first; -1 without records.
+    pub last_offset_delta: i32,
+    /// The body, with [`PartitionLog::log_end_offset`] patched in as its base offset.
+    pub body: Bytes,
+    /// CRC-32C of the body.
+    pub body_crc: u32,
+    /// Wall-clock time of the append.
+    pub append_time_ms: i64,
+    /// Largest record timestamp; -1 if none.
+    pub max_timestamp: i64,
+}
+
+/// One segment as the log sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentState {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) end: SegmentEnd,
+    pub(crate) is_sealed: bool,
+    /// Sparse index while the segment is open; sealed ones load theirs from the footer.
+    pub(crate) index: SparseIndex,
+    /// True if bytes were written since the last sync of the file.
+    pub(crate) needs_sync: bool,
+}
+
+/// What recovery or creation hands over to build a log. Everything in `segments` is synced.
+#[derive(Debug)]
+pub(crate) struct LogParts {
+    pub(crate) identity: LogIdentity,
+    pub(crate) directory: PathBuf,
+    pub(crate) generation: u32,
+    pub(crate) segments: VecDeque<SegmentState>,
+    pub(crate) next_lsn: Lsn,
+    pub(crate) log_end_offset: Offset,
+    pub(crate) last_chain: u32,
+    pub(crate) log_start_offset: Offset,
+    pub(crate) epochs: EpochHistory,
+    pub(crate) state: Bytes,
+    pub(crate) verdict: Verdict,
+}
+
+/// Collaborators every log of a node shares.
+#[derive(Clone)]
+pub(crate) struct LogContext {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) lane: LaneHandle,
+    pub(crate) budget: Arc<TailBudget>,
+    pub(crate) nonces: NonceSource,
+    pub(crate) mark_dirty: Arc<dyn Fn(LogId) + Send + Sync>,
+}
+
+/// Frames to write into one segment.
+#[derive(Debug)]
+pub struct WriteBehind {
+    segment: Arc<Segment>,
+    generation: u32,
+    position: u64,
+    frames: Vec<(FrameHeader, Bytes)>,
+}
+
+impl WriteBehind {
+    /// Does the write. Blocks as a buffered write does.
+    ///
+    /// # Errors
+    /// A failed disk call; the log must stop.
+    pub fn run(&self) -> DiskResult<()> {
+        let frames = self.frames.iter().map(|(header, body)| (header, body));
+        self.segment.write_frames(self.position, frames)
+    }
+}
+
+/// Files of one log to make durable.
+pub struct SyncWork {
+    generation: u32,
+    written_lsn: Lsn,
+    cuts: Vec<SegmentCut>,
+    segments: Vec<Arc<Segment>>,
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+}
+
+impl SyncWork {
+    /// Carries out cuts, then syncs. Blocks.
+    ///
+    /// # Errors
+    /// A failed disk call; the log must stop.
+    pub fn run(&self) -> Result<(), WalError> {
+        for cut in &self.cuts {
+            match cut {
+                SegmentCut::Cut { segment, position } => segment.cut(*position)?,
+                SegmentCut::Remove(segment) => segment.remove()?,
+                SegmentCut::SnapshotsFrom(lsn) => {
+                    drop_snapshots(&*self.disk, &self.directory, *lsn)?;
+                }
+            }
+        }
+        for segment in &self.segments {
+            segment.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// A full segment that gets its footer.
+#[derive(Debug)]
+pub struct SealWork {
+    segment: Arc<Segment>,
+    index: SparseIndex,
+    end: SegmentEnd,
+}
+
+impl SealWork {
+    /// Writes the footer. Blocks.
+    ///
+    /// # Errors
+    /// A failed disk call; the log must stop.
+    pub fn run(&self) -> DiskResult<()> {
+        self.segment.seal(&self.index, &self.end)
+    }
+}
+
+#[derive(Debug)]
+enum SegmentCut {
+    Cut {
+        segment: Arc<Segment>,
+        position: u64,
+    },
+    Remove(Arc<Segment>),
+    /// State snapshots that include removed frames.
+    SnapshotsFrom(Lsn),
+}
+
+/// Where the wanted bytes are.
+#[derive(Debug)]
+pub enum ReadPlan {
+    /// Nothing to read below the upper bound.
+    Empty,
+    /// Bodies straight from memory, whole batches in order.
+    Memory(Vec<Bytes>),
+    /// In a segment: run it with [`SegmentRange::read`] outside of any lock.
+    Segment(SegmentRange),
+}
+
+/// One log. See the module documentation.
+pub struct PartitionLog {
+    identity: LogIdentity,
+    directory: PathBuf,
+    config: LogConfig,
+    context: LogContext,
+    verdict: Verdict,
+    is_failed: bool,
+
+    generation: u32,
+    /// Generation whose cut is durable in the segments.
+    cut_generation: u32,
+    next_lsn: Lsn,
+    log_end_offset: Offset,
+    last_chain: u32,
+    log_start_offset: Offset,
+    epochs: EpochHistory,
+    state: Bytes,
+
+    flushed_lsn: Lsn,
+    flushed_offset: Offset,
+    /// All frames up to here are in their segments' page cache.
+    written_lsn: Lsn,
+    /// All frames up to here are in their segments, synced.
+    synced_lsn: Lsn,
+
+    tail: TailRing,
+    segments: VecDeque<SegmentState>,
+    /// Never given out twice, so that a file to be removed is never one to be written.
+    next_segment_number: u64,
+    /// Append time of the open segment's first frame.
+    segment_opened_ms: i64,
+    must_roll: bool,
+    pending: Vec<QueuedRecord>,
+    pending_cuts: Vec<SegmentCut>,
+    removable: Vec<Arc<Segment>>,
+    is_table_stale: bool,
+    is_marked_dirty: bool,
+}
+
+impl std::fmt::Debug for PartitionLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartitionLog")
+            .field("identity", &self.identity)
+            .field("log_start_offset", &self.log_start_offset)
+            .field("flushed_offset", &self.flushed_offset)
+            .field("log_end_offset", &self.log_end_offset)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartitionLog {
+    pub(crate) fn new(context: LogContext, config: LogConfig, parts: LogParts) -> Self {
+        let last = parts.next_lsn.previous();
+        let tail = TailRing::new(Arc::clone(&context.budget));
+        Self {
+            identity: parts.identity,
+            directory: parts.directory,
+            config,
+            context,
+            verdict: parts.verdict,
+            is_failed: false,
+            generation: parts.generation,
+            cut_generation: parts.generation,
+            next_lsn: parts.next_lsn,
+            log_end_offset: parts.log_end_offset,
+            last_chain: parts.last_chain,
+            log_start_offset: parts.log_start_offset,
+            epochs: parts.epochs,
+            state: parts.state,
+            flushed_lsn: last,
+            flushed_offset: parts.log_end_offset,
+            written_lsn: last,
+            synced_lsn: last,
+            tail,
+            next_segment_number: parts
+                .segments
+                .back()
+                .map_or(0, |last| last.segment.header.number + 1),
+            segments: parts.segments,
+            segment_opened_ms: 0,
+            must_roll: false,
+            pending: Vec::new(),
+            pending_cuts: Vec::new(),
+            removable: Vec::new(),
+            is_table_stale: true,
+            is_marked_dirty: false,
+        }
+    }
+
+    /// Who the log is.
+    #[must_use]
+    pub fn identity(&self) -> LogIdentity {
+        self.identity
+    }
+
+    /// Directory of the log's files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Settings.
+    #[must_use]
+    pub fn config(&self) -> LogConfig {
+        self.config
+    }
+
+    /// First readable offset.
+    #[must_use]
+    pub fn log_start_offset(&self) -> Offset {
+        self.log_start_offset
+    }
+
+    /// First offset behind the log, exclusive: where the next record goes.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        self.log_end_offset
+    }
+
+    /// First offset that is not durable; `<= log_end_offset`.
+    #[must_use]
+    pub fn flushed_offset(&self) -> Offset {
+        self.flushed_offset
+    }
+
+    /// Last durable frame.
+    #[must_use]
+    pub fn flushed_lsn(&self) -> Lsn {
+        self.flushed_lsn
+    }
+
+    /// Position of the next frame.
+    #[must_use]
+    pub fn next_lsn(&self) -> Lsn {
+        self.next_lsn
+    }
+
+    /// Chain value of the last frame.
+    #[must_use]
+    pub fn last_chain(&self) -> u32 {
+        self.last_chain
+    }
+
+    /// Leader epochs of the log.
+    #[must_use]
+    pub fn epochs(&self) -> &EpochHistory {
+        &self.epochs
+    }
+
+    /// The newest opaque state queued or recovered.
+    #[must_use]
+    pub fn log_state(&self) -> &Bytes {
+        &self.state
+    }
+
+    /// What recovery found. Anything but [`Verdict::Ok`] refuses appends.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// True if frames may be appended: undamaged and no storage failure so far.
+    #[must_use]
+    pub fn accepts_appends(&self) -> bool {
+        !self.is_failed && self.verdict == Verdict::Ok
+    }
+
+    /// Stops the log after a storage failure: nothing is appended or flushed any more.
+    pub fn fail(&mut self) {
+        self.is_failed = true;
+        self.pending.clear();
+    }
+
+    /// Bytes of all segments, headers included.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.iter().map(|state| state.end.position).sum()
+    }
+
+    /// Appends a frame: it gets the next position and waits for [`PartitionLog::submit`].
+    ///
+    /// # Errors
+    /// [`WalError::Failed`] when the log does not accept appends.
+    ///
+    /// # Panics
+    /// If the epoch goes backwards or offsets overflow.
+    pub fn append(&mut self, frame: NewFrame) -> Result<FrameHeader, WalError> {
+        if !self.accepts_appends() {
+            return Err(WalError::Failed);
+        }
+        let header = FrameHeader {
+            kind: frame.kind,
+            flags: frame.flags,
+            epoch: frame.epoch,
+            lsn: self.next_lsn,
+            base_offset: self.log_end_offset,
+            last_offset_delta: frame.last_offset_delta,
+            body_len: u32::try_from(frame.body.len()).expect("bodies are below 4 GiB"),
+            append_time_ms: frame.append_time_ms,
+            body_crc: frame.body_crc,
+            prev_chain: self.last_chain,
+            record_count: frame.record_count,
+        };
+        let starts_segment = self.roll_if_needed(&header);
+        let state = self.segments.back_mut().expect("rolled if there was none");
+        let segment = Arc::clone(&state.segment);
+        let position = state.end.position;
+        let relative = (header.base_offset.0 - segment.header.first_offset.0) as u64;
+        state.index.note(header.lsn, relative, position, state.end.max_timestamp);
+        state.end.position += header.size();
+        state.end.last_lsn = header.lsn;
+        state.end.next_offset = header.next_offset();
+        state.end.max_timestamp = state.end.max_timestamp.max(frame.max_timestamp);
+        state.end.last_chain = header.chain();
+
+        self.epochs.note(header.epoch, header.lsn, header.base_offset);
+        self.next_lsn = header.lsn.next();
+        self.log_end_offset = header.next_offset();
+        self.last_chain = state.end.last_chain;
+        if self.config.durability == Durability::Fsync {
+            self.pending.push(QueuedRecord::Frame(QueuedFrame {
+                log: self.identity.id,
+                generation: self.generation,
+                starts_segment,
+                header,
+                body: frame.body.clone(),
+                segment: Arc::clone(&segment),
+                position,
+                flushed_lsn: self.flushed_lsn,
+            }));
+        }
+        self.tail.push(TailFrame {
+            header,
+            body: frame.body,
+            max_timestamp: frame.max_timestamp,
+            segment,
+            position,
+            is_in_segment: false,
+        });
+        self.tail.evict(self.flushed_lsn.next());
+        Ok(header)
+    }
+
+    fn roll_if_needed(&mut self, header: &FrameHeader) -> bool {
+        let open = self.segments.back().filter(|state| !state.is_sealed && !self.must_roll);
+        let is_empty = |state: &SegmentState| state.end.position == SEGMENT_HEADER_SIZE;
+        let fits = open.is_some_and(|state| {
+            let age_ms = header.append_time_ms.saturating_sub(self.segment_opened_ms);
+            is_empty(state)
+                || (state.end.position + header.size() <= self.config.segment_bytes
+                    && age_ms < self.config.segment_ms)
+        });
+        if fits {
+            let starts = open.is_some_and(is_empty);
+            if starts {
+                self.segment_opened_ms = header.append_time_ms;
+            }
+            return starts;
+        }
+        self.must_roll = false;
+        self.is_table_stale = true;
+        self.segment_opened_ms = header.append_time_ms;
+        let number = self.next_segment_number;
+        self.next_segment_number += 1;
+        let segment_header = SegmentHeader {
+            topic_id: self.identity.topic_id,
+            partition: self.identity.partition,
+            number,
+            first_lsn: header.lsn,
+            first_offset: header.base_offset,
+            epoch: header.epoch,
+            generation: self.generation,
+            nonce: self.context.nonces.next(),
+        };
+        let segment = Segment::new(
+            Arc::clone(&self.context.disk),
+            &self.directory,
+            segment_header,
+            self.config.segment_bytes,
+        );
+        self.segments.push_back(SegmentState {
+            segment: Arc::new(segment),
+            end: SegmentEnd {
+                last_lsn: header.lsn.previous(),
+                last_chain: header.prev_chain,
+                next_offset: header.base_offset,
+                max_timestamp: -1,
+                position: SEGMENT_HEADER_SIZE,
+            },
+            is_sealed: false,
+            index: SparseIndex::default(),
+            needs_sync: false,
+        });
+        true
+    }
+
+    /// Queues a new opaque state (epoch, vote); it is durable when the group that carries it is.
+    pub fn set_log_state(&mut self, state: Bytes) {
+        self.state = state.clone();
+        self.pending.push(QueuedRecord::LogState {
+            log: self.identity.id,
+            generation: self.generation,
+            state,
+        });
+    }
+
+    /// Hands everything appended since the last call to the disk: `fsync` frames to the lane,
+    /// which reports through its [`crate::group_commit::FlushSink`] to shard `origin`; `os`
+    /// frames to the page cache, flushed when this returns. Called once per turn.
+    ///
+    /// # Errors
+    /// [`WalError::Failed`] or a failed write; the log has stopped.
+    pub fn submit(&mut self, origin: u16) -> Result<(), WalError> {
+        self.mark_dirty();
+        if self.config.durability == Durability::Os {
+            self.write_unsynced().inspect_err(|_| self.is_failed = true)?;
+        }
+        if !self.pending.is_empty() {
+            self.context.lane.submit(origin, &mut self.pending).inspect_err(|_| {
+                self.is_failed = true;
+            })?;
+        }
+        Ok(())
+    }
+
+    fn mark_dirty(&mut self) {
+        if !self.is_marked_dirty {
+            self.is_marked_dirty = true;
+            (self.context.mark_dirty)(self.identity.id);
+        }
+    }
+
+    /// `os` durability: the buffered write of this turn's frames.
+    fn write_unsynced(&mut self) -> Result<(), WalError> {
+        while let Some(work) = self.write_behind_from(self.written_lsn, self.next_lsn.previous()) {
+            work.run()?;
+            self.note_written(&work);
+        }
+        self.flushed_lsn = self.next_lsn.previous();
+        self.flushed_offset = self.log_end_offset;
+        Ok(())
+    }
+
+    /// Applies a completion of the lane. Returns `false` when it belongs to an older generation
+    /// and was ignored (I16).
+    pub fn on_flushed(&mut self, flushed: &Flushed) -> bool {
+        if flushed.generation != self.generation || self.is_failed {
+            return false;
+        }
+        assert!(
+            flushed.lsn < self.next_lsn,
+            "flushed {:?} must lie in the log that ends before {:?}",
+            flushed.lsn,
+            self.next_lsn
+        );
+        if flushed.is_in_segment {
+            self.tail.mark_written(flushed.first_lsn, flushed.lsn);
+            for state in self.segments.iter_mut().rev() {
+                state.needs_sync = true;
+                if state.segment.header.first_lsn <= flushed.first_lsn {
+                    break;
+                }
+            }
+            self.advance_written();
+        }
+        if flushed.lsn > self.flushed_lsn {
+            self.flushed_lsn = flushed.lsn;
+            let frame = self.tail.get(flushed.lsn).expect("unflushed frames stay in memory");
+            self.flushed_offset = frame.header.next_offset();
+        }
+        true
+    }
+
+    fn advance_written(&mut self) {
+        while self.tail.get(self.written_lsn.next()).is_some_and(|frame| frame.is_in_segment) {
+            self.written_lsn = self.written_lsn.next();
+        }
+    }
+
+    /// Journaled frames that still have to be written to a segment, at most about 1 MiB of one
+    /// segment; `None` when there are none.
+    #[must_use]
+    pub fn take_write_behind(&self) -> Option<WriteBehind> {
+        self.write_behind_from(self.written_lsn, self.flushed_lsn)
+    }
+
+    fn write_behind_from(&self, written: Lsn, last: Lsn) -> Option<WriteBehind> {
+        const BYTES_MAX: u64 = 1 << 20;
+        if self.is_failed {
+            return None;
+        }
+        let mut frames = self
+            .tail
+            .from_lsn(written.next())
+            .take_while(|frame| frame.header.lsn <= last)
+            .skip_while(|frame| frame.is_in_segment)
+            .take_while(|frame| !frame.is_in_segment);
+        let first = frames.next()?;
+        let mut work = WriteBehind {
+            segment: Arc::clone(&first.segment),
+            generation: self.generation,
+            position: first.position,
+            frames: vec![(first.header, first.body.clone())],
+        };
+        let mut bytes = first.header.size();
+        for frame in frames {
+            if bytes >= BYTES_MAX || !Arc::ptr_eq(&frame.segment, &work.segment) {
+                break;
+            }
+            bytes += frame.header.size();
+            work.frames.push((frame.header, frame.body.clone()));
+        }
+        Some(work)
+    }
+
+    /// Takes note of a finished [`WriteBehind`].
+    pub fn finish_write_behind(&mut self, work: &WriteBehind) {
+        if work.generation == self.generation {
+            self.note_written(work);
+        }
+    }
+
+    fn note_written(&mut self, work: &WriteBehind) {
+        let first = work.frames.first().expect("work is never empty").0.lsn;
+        let last = work.frames.last().expect("work is never empty").0.lsn;
+        self.tail.mark_written(first, last);
+        for state in &mut self.segments {
+            if Arc::ptr_eq(&state.segment, &work.segment) {
+                state.needs_sync = true;
+            }
+        }
+        self.advance_written();
+        self.tail.evict(self.flushed_lsn.next());
+    }
+
+    /// Lets go of written frames in memory while the node's budget is exceeded.
+    pub fn evict_tail(&mut self) {
+        self.tail.evict(self.flushed_lsn.next());
+    }
+
+    /// Files to make durable so that the journal can forget this log's frames; `None` when
+    /// everything written is synced.
+    #[must_use]
+    pub fn take_sync_work(&mut self) -> Option<SyncWork> {
+        if self.is_failed {
+            return None;
+        }
+        let mut segments = Vec::new();
+        for state in self.segments.iter_mut().filter(|state| state.needs_sync) {
+            state.needs_sync = false;
+            segments.push(Arc::clone(&state.segment));
+        }
+        let cuts = std::mem::take(&mut self.pending_cuts);
+        if segments.is_empty() && cuts.is_empty() && self.synced_lsn == self.written_lsn {
+            return None;
+        }
+        Some(SyncWork {
+            generation: self.generation,
+            written_lsn: self.written_lsn,
+            cuts,
+            segments,
+            disk: Arc::clone(&self.context.disk),
+            directory: self.directory.clone(),
+        })
+    }
+
+    /// Takes note of a finished [`SyncWork`].
+    pub fn finish_sync_work(&mut self, work: &SyncWork) {
+        self.cut_generation = self.cut_generation.max(work.generation);
+        if work.generation == self.generation {
+            self.synced_lsn = self.synced_lsn.max(work.written_lsn);
+        }
+    }
+
+    /// True if the journal does not need this log's records up to `mark` any more.
+    #[must_use]
+    pub fn covers(&self, mark: &JournalMark) -> bool {
+        self.cut_generation >= mark.generation.max(self.generation)
+            && self.synced_lsn >= mark.lsn.min(self.next_lsn.previous())
+    }
+
+    /// A snapshot of `state`, which the owner derived from all frames appended so far.
+    #[must_use]
+    pub fn snapshot_of(&self, state: Vec<u8>) -> StateSnapshot {
+        StateSnapshot {
+            lsn: self.next_lsn.previous().0,
+            chain: self.last_chain,
+            next_offset: self.log_end_offset.0,
+            log_start_offset: self.log_start_offset.0,
+            epochs: StateSnapshot::epoch_rows(&self.epochs),
+            state,
+        }
+    }
+
+    /// Everything up to here is durable in segments; stored as proof for the next recovery.
+    #[must_use]
+    pub fn synced_lsn(&self) -> Lsn {
+        self.synced_lsn
+    }
+
+    /// Truncations so far.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// True if the log has nothing left to write, sync, seal or store.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        let last = self.next_lsn.previous();
+        self.is_failed
+            || (self.synced_lsn == last
+                && self.pending_cuts.is_empty()
+                && self.removable.is_empty()
+                && !self.is_table_stale
+                && self.next_seal().is_none())
+    }
+
+    /// Lets the next [`PartitionLog::submit`] report the log as dirty again.
+    pub fn clear_dirty_mark(&mut self) {
+        self.is_marked_dirty = false;
+    }
+
+    fn next_seal(&self) -> Option<usize> {
+        let full = self.segments.len().saturating_sub(1);
+        self.segments
+            .range(..full)
+            .position(|state| !state.is_sealed && state.end.last_lsn <= self.synced_lsn)
+    }
+
+    /// The oldest full segment without a footer.
+    #[must_use]
+    pub fn take_seal_work(&self) -> Option<SealWork> {
+        let state = &self.segments[self.next_seal().filter(|_| !self.is_failed)?];
+        Some(SealWork {
+            segment: Arc::clone(&state.segment),
+            index: state.index.clone(),
+            end: state.end,
+        })
+    }
+
+    /// Takes note of a finished [`SealWork`].
+    pub fn finish_seal_work(&mut self, work: &SealWork) {
+        for state in &mut self.segments {
+            if Arc::ptr_eq(&state.segment, &work.segment) {
+                state.is_sealed = true;
+                state.index = SparseIndex::default();
+                self.is_table_stale = true;
+            }
+        }
+    }
+
+    /// The table of segments, if it changed since the last call.
+    pub fn take_segment_table(&mut self) -> Option<SegmentTable> {
+        if !std::mem::take(&mut self.is_table_stale) || self.is_failed {
+            return None;
+        }
+        let rows = self.segments.iter().map(|state| SegmentRow {
+            number: state.segment.header.number,
+            first_lsn: state.segment.header.first_lsn.0,
+            first_offset: state.segment.header.first_offset.0,
+            last_lsn: if state.is_sealed { state.end.last_lsn.0 } else { 0 },
+            next_offset: if state.is_sealed { state.end.next_offset.0 } else { 0 },
+            max_timestamp: if state.is_sealed { state.end.max_timestamp } else { -1 },
+            frames_end: if state.is_sealed { state.end.position } else { 0 },
+            is_sealed: state.is_sealed,
+            is_uploaded: false,
+        });
+        Some(SegmentTable { rows: rows.collect() })
+    }
+
+    /// Segments whose files may go, now that a table without them is stored.
+    pub fn take_removable(&mut self) -> Vec<Arc<Segment>> {
+        std::mem::take(&mut self.removable)
+    }
+
+    /// Where the bytes from `offset` up to `upper` (exclusive) are. At least one whole batch is
+    /// returned even if it is larger than `bytes_max`.
+    ///
+    /// # Errors
+    /// [`WalError::OutOfRange`] below the log start or above the log end.
+    pub fn read(
+        &self,
+        offset: Offset,
+        upper: Offset,
+        bytes_max: usize,
+    ) -> Result<ReadPlan, WalError> {
+        if offset < self.log_start_offset || offset > self.log_end_offset {
+            return Err(WalError::OutOfRange {
+                offset,
+                start: self.log_start_offset,
+                end: self.log_end_offset,
+            });
+        }
+        if offset >= upper {
+            return Ok(ReadPlan::Empty);
+        }
+        if let Some(frames) = self.tail.from_offset(offset) {
+            let mut bodies = Vec::new();
+            let mut bytes = 0;
+            for frame in frames {
+                if frame.header.next_offset() > upper
+                    || (!bodies.is_empty() && bytes + frame.body.len() > bytes_max)
+                {
+                    break;
+                }
+                if frame.header.kind == FrameKind::Data {
+                    bytes += frame.body.len();
+                    bodies.push(frame.body.clone());
+                }
+            }
+            return Ok(if bodies.is_empty() { ReadPlan::Empty } else { ReadPlan::Memory(bodies) });
+        }
+        Ok(self.segment_range(offset, upper, bytes_max).map_or(ReadPlan::Empty, ReadPlan::Segment))
+    }
+
+    fn segment_range(
+        &self,
+        offset: Offset,
+        upper: Offset,
+        bytes_max: usize,
+    ) -> Option<SegmentRange> {
+        let index = self.segments.partition_point(|state| state.end.next_offset <= offset);
+        let state = self.segments.get(index)?;
+        Some(SegmentRange {
+            segment: Arc::clone(&state.segment),
+            open_index_position: (!state.is_sealed).then(|| {
+                let relative = offset.0.saturating_sub(state.segment.header.first_offset.0);
+                let position = state.index.position_of(relative.max(0) as u64);
+                position.unwrap_or(SEGMENT_HEADER_SIZE)
+            }),
+            end_position: self.written_end(state),
+            offset,
+            upper,
+            bytes_max,
+        })
+    }
+
+    /// Position up to which a segment's file holds frames.
+    fn written_end(&self, state: &SegmentState) -> u64 {
+        let first_unwritten = self
+            .tail
+            .front()
+            .filter(|frame| Arc::ptr_eq(&frame.segment, &state.segment) && !self.tail.is_empty());
+        first_unwritten.map_or(state.end.position, |frame| frame.position)
+    }
+
+    /// Offset from which to look for the first record with a timestamp of at least `timestamp`:
+    /// no earlier record can match. `None` when no record of the log can.
+    ///
+    /// # Errors
+    /// A failed read of a sealed segment's index.
+    pub fn lookup_start_for_time(&self, timestamp: i64) -> Result<Option<Offset>, WalError> {
+        let found = self.segments.iter().find(|state| state.end.max_timestamp >= timestamp);
+        let Some(state) = found else { return Ok(None) };
+        let relative = if state.is_sealed {
+            state.segment.sealed_index()?.relative_offset_of_time(timestamp)
+        } else {
+            state.index.relative_offset_of_time(timestamp)
+        };
+        let offset = state.segment.header.first_offset.plus(relative as i64);
+        Ok(Some(offset.max(self.log_start_offset)))
+    }
+
+    /// The first offset of the segment that holds the log's largest timestamp; `None` for a log
+    /// without records.
+    #[must_use]
+    pub fn lookup_start_for_max_time(&self) -> Option<(Offset, i64)> {
+        let mut best: Option<&SegmentState> = None;
+        for state in &self.segments {
+            if state.end.max_timestamp >= 0
+                && best.is_none_or(|best| state.end.max_timestamp > best.end.max_timestamp)
+            {
+                best = Some(state);
+            }
+        }
+        best.map(|state| {
+            let first = state.segment.header.first_offset.max(self.log_start_offset);
+            (first, state.end.max_timestamp)
+        })
+    }
+
+    /// Removes all frames from `lsn` on. They must not be committed; the caller asserts that.
+    /// The journal learns of the cut before any new frame.
+    ///
+    /// # Errors
+    /// A failed read of the segment that is cut; the log has stopped.
+    ///
+    /// # Panics
+    /// If `lsn` lies below the first frame in the log's segments.
+    pub fn truncate(&mut self, lsn: Lsn) -> Result<(), WalError> {
+        if lsn >= self.next_lsn {
+            return Ok(());
+        }
+        let end = self.end_before(lsn).inspect_err(|_| self.is_failed = true)?;
+        self.generation += 1;
+        self.tail.truncate(lsn);
+        self.pending.retain(
+            |record| !matches!(record, QueuedRecord::Frame(frame) if frame.header.lsn >= lsn),
+        );
+        self.pending.push(QueuedRecord::Truncated {
+            log: self.identity.id,
+            generation: self.generation,
+            lsn,
+        });
+        self.pending_cuts.push(SegmentCut::SnapshotsFrom(lsn));
+        while let Some(state) = self.segments.pop_back() {
+            if state.segment.header.first_lsn < lsn {
+                let cut =
+                    SegmentCut::Cut { segment: Arc::clone(&state.segment), position: end.position };
+                self.pending_cuts.push(cut);
+                let mut index = state.index;
+                index.truncate(lsn);
+                self.segments.push_back(SegmentState {
+                    end,
+                    index,
+                    is_sealed: false,
+                    needs_sync: true,
+                    ..state
+                });
+                break;
+            }
+            self.pending_cuts.push(SegmentCut::Remove(state.segment));
+        }
+        self.must_roll = true;
+        self.is_table_stale = true;
+        self.epochs.truncate(lsn);
+        self.next_lsn = lsn;
+        self.log_end_offset = end.next_offset;
+        self.last_chain = end.last_chain;
+        let last = lsn.previous();
+        self.written_lsn = self.written_lsn.min(last);
+        self.synced_lsn = self.synced_lsn.min(last);
+        if self.flushed_lsn > last {
+            self.flushed_lsn = last;
+            self.flushed_offset = end.next_offset;
+        }
+        Ok(())
+    }
+
+    /// Where the log ends once frames from `lsn` on are gone.
+    fn end_before(&self, lsn: Lsn) -> Result<SegmentEnd, WalError> {
+        let state = self
+            .segments
+            .iter()
+            .rev()
+            .find(|state| state.segment.header.first_lsn < lsn)
+            .expect("a log is never truncated below its first segment");
+        if let Some(frame) = self.tail.get(lsn.previous()) {
+            return Ok(SegmentEnd {
+                last_lsn: frame.header.lsn,
+                last_chain: frame.header.chain(),
+                next_offset: frame.header.next_offset(),
+                max_timestamp: state.end.max_timestamp,
+                position: frame.position + frame.header.size(),
+            });
+        }
+        let mut end = None;
+        reader::scan_segment(&state.segment, self.written_end(state), None, |frame| {
+            if frame.header.lsn.next() == lsn {
+                end = Some(SegmentEnd {
+                    last_lsn: frame.header.lsn,
+                    last_chain: frame.header.chain(),
+                    next_offset: frame.header.next_offset(),
+                    max_timestamp: state.end.max_timestamp,
+                    position: frame.position + frame.header.size(),
+                });
+            }
+            frame.header.lsn < lsn
+        })?;
+        end.ok_or(WalError::Failed)
+    }
+
+    /// Raises the first readable offset and drops whole segments below it. The caller has made
+    /// the new start durable (a [`FrameKind::LogStart`] frame) and taken a state snapshot behind
+    /// the dropped frames.
+    pub fn trim_to(&mut self, log_start_offset: Offset) {
+        assert!(
+            log_start_offset <= self.log_end_offset,
+            "log start {log_start_offset:?} must not pass the log end {:?}",
+            self.log_end_offset
+        );
+        self.log_start_offset = self.log_start_offset.max(log_start_offset);
+        while self.segments.len() > 1
+            && self.segments[0].is_sealed
+            && self.segments[0].end.next_offset <= self.log_start_offset
+        {
+            let state = self.segments.pop_front().expect("just seen");
+            self.removable.push(state.segment);
+            self.is_table_stale = true;
+        }
+        self.mark_dirty();
+    }
+
+    /// Sealed segments, oldest first: (next offset, bytes, largest timestamp). What retention
+    /// decides on.
+    pub fn sealed_segments(&self) -> impl Iterator<Item = (Offset, u64, i64)> {
+        self.segments
+            .iter()
+            .take_while(|state| state.is_sealed)
+            .map(|state| (state.end.next_offset, state.end.position, state.end.max_timestamp))
+    }
+
+    /// Hands every frame from `from` on to `visit`, verified, in order, as far as frames are in
+    /// segments. For rebuilding derived state at start. Blocks.
+    ///
+    /// # Errors
+    /// A failed read, or [`WalError::Damaged`].
+    pub fn replay(
+        &self,
+        from: Lsn,
+        mut visit: impl FnMut(&FrameHeader, &[u8]),
+    ) -> Result<(), WalError> {
+        for state in &self.segments {
+            if state.end.last_lsn < from || state.end.position == SEGMENT_HEADER_SIZE {
+                continue;
+            }
+            let reached =
+                reader::scan_segment(&state.segment, state.end.position, None, |frame| {
+                    if frame.header.lsn >= from {
+                        visit(&frame.header, frame.body);
+                    }
+                    true
+                })?;
+            if let Some(damage) = reached.damage {
+                return Err(damage);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,309 @@
+//! Reading frames back from segments. Every header and every body is verified before a byte of
+//! it leaves this file (P12).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chronik_common::Offset;
+
+use crate::error::{DamageReason, WalError};
+use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use crate::segment::{SEGMENT_HEADER_SIZE, Segment};
+
+/// Most bytes read at once for a consumer, unless one batch is larger.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// Fewest bytes read at once.
+const READ_BYTES_MIN: usize = 64 << 10;
+/// Bytes read at once while scanning a whole segment.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// A range of one segment to read, outside of any lock.
+#[derive(Clone, Debug)]
+pub struct SegmentRange {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Where to start, for an open segment; a sealed one is asked for its index.
+    pub open_index_position: Option<u64>,
+    /// Frames are in the file up to here, exclusive.
+    pub end_position: u64,
+    /// The first wanted offset.
+    pub offset: Offset,
+    /// Only whole batches below this offset.
+    pub upper: Offset,
+    /// Stop before the batch that would exceed this, but return at least one.
+    pub bytes_max: usize,
+}
+
+/// Where a read may look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadMode {
+    /// Only where no device is waited for.
+    Cached,
+    /// Anywhere; blocks.
+    Blocking,
+}
+
+impl SegmentRange {
+    /// Reads bodies of whole batches, in order. `None` in [`ReadMode::Cached`] when the device
+    /// would be needed.
+    ///
+    /// # Errors
+    /// A failed read, or [`WalError::Damaged`] when the wanted batch does not verify.
+    pub fn read(&self, mode: ReadMode) -> Result<Option<Vec<Bytes>>, WalError> {
+        let Some(mut position) = self.start_position(mode)? else { return Ok(None) };
+        let mut want = (self.bytes_max + FRAME_HEADER_SIZE).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        loop {
+            let Some(chunk) = self.read_chunk(position, want, mode)? else { return Ok(None) };
+            let collected = self.collect(position, &chunk)?;
+            if !collected.bodies.is_empty() || collected.is_finished {
+                return Ok(Some(collected.bodies));
+            }
+            // The wanted batch lies behind this chunk, or does not fit into it.
+            position = collected.next_position;
+            want = want.max(collected.next_size);
+        }
+    }
+
+    fn start_position(&self, mode: ReadMode) -> Result<Option<u64>, WalError> {
+        if let Some(position) = self.open_index_position {
+            return Ok(Some(position));
+        }
+        let index = match (self.segment.cached_index(), mode) {
+            (Some(index), _) => index,
+            (None, ReadMode::Cached) => return Ok(None),
+            (None, ReadMode::Blocking) => self.segment.sealed_index()?,
+        };
+        let relative = (self.offset.0 - self.segment.header.first_offset.0).max(0) as u64;
+        Ok(Some(index.position_of(relative).unwrap_or(SEGMENT_HEADER_SIZE)))
+    }
+
+    fn read_chunk(
+        &self,
+        position: u64,
+        want: usize,
+        mode: ReadMode,
+    ) -> Result<Option<Bytes>, WalError> {
+        let available = self.end_position.saturating_sub(position);
+        let mut chunk = vec![0; want.min(usize::try_from(available).unwrap_or(want))];
+        let read = match mode {
+            ReadMode::Blocking => self.segment.read_at(position, &mut chunk)?,
+            ReadMode::Cached => match self.segment.read_cached_at(position, &mut chunk)? {
+                Some(read) => read,
+                None => return Ok(None),
+            },
+        };
+        if read < chunk.len() {
+            return Err(damaged(&self.segment, position + read as u64, DamageReason::TooShort));
+        }
+        Ok(Some(Bytes::from(chunk)))
+    }
+
+    fn collect(&self, start: u64, chunk: &Bytes) -> Result<Collected, WalError> {
+        let mut collected = Collected {
+            bodies: Vec::new(),
+            is_finished: false,
+            next_position: start,
+            next_size: FRAME_HEADER_SIZE,
+        };
+        let mut at = 0;
+        let mut bytes = 0;
+        let mut previous: Option<FrameHeader> = None;
+        loop {
+            collected.next_position = start + at as u64;
+            if collected.next_position >= self.end_position {
+                collected.is_finished = true;
+                return Ok(collected);
+            }
+            let Some(header_bytes) = chunk.get(at..at + FRAME_HEADER_SIZE) else {
+                return Ok(collected);
+            };
+            let damage = |reason| damaged(&self.segment, start + at as u64, reason);
+            let header =
+                decode_in(&self.segment, header_bytes, previous.as_ref()).map_err(damage)?;
+            let is_past_upper = header.next_offset() > self.upper;
+            let would_exceed = bytes + header.body_len as usize > self.bytes_max;
+            if is_past_upper || (would_exceed && !collected.bodies.is_empty()) {
+                collected.is_finished = true;
+                return Ok(collected);
+            }
+            let body_at = at + FRAME_HEADER_SIZE;
+            let body_end = body_at + header.body_len as usize;
+            collected.next_size = FRAME_HEADER_SIZE + header.body_len as usize;
+            if body_end > chunk.len() {
+                return Ok(collected);
+            }
+            if header.kind == FrameKind::Data && header.next_offset() > self.offset {
+                if !header.matches_body(&chunk[body_at..body_end]) {
+                    return Err(damage(DamageReason::BodyChecksum));
+                }
+                bytes += header.body_len as usize;
+                collected.bodies.push(chunk.slice(body_at..body_end));
+            }
+            previous = Some(header);
+            at = body_end;
+        }
+    }
+}
+
+struct Collected {
+    bodies: Vec<Bytes>,
+    is_finished: bool,
+    next_position: u64,
+    next_size: usize,
+}
+
+fn damaged(segment: &Segment, position: u64, reason: DamageReason) -> WalError {
+    WalError::Damaged { file: segment.path().display().to_string(), position, reason }
+}
+
+/// Decodes a header that belongs to `segment` and follows `previous`.
+fn decode_in(
+    segment: &Segment,
+    bytes: &[u8],
+    previous: Option<&FrameHeader>,
+) -> Result<FrameHeader, DamageReason> {
+    let bytes = bytes.try_into().map_err(|_| DamageReason::TooShort)?;
+    let (header, nonce) = FrameHeader::decode(bytes)?;
+    if nonce != segment.header.nonce {
+        return Err(DamageReason::Nonce);
+    }
+    if let Some(previous) = previous
+        && (header.lsn != previous.lsn.next()
+            || header.prev_chain != previous.chain()
+            || header.base_offset != previous.next_offset())
+    {
+        return Err(DamageReason::Chain);
+    }
+    Ok(header)
+}
+
+/// One verified frame of a scan.
+#[derive(Debug)]
+pub struct ScannedFrame<'a> {
+    /// Its header.
+    pub header: FrameHeader,
+    /// Its body.
+    pub body: &'a [u8],
+    /// Where it starts in the file.
+    pub position: u64,
+}
+
+/// How far a scan came.
+#[derive(Debug)]
+pub struct ScanEnd {
+    /// Position behind the last frame that verified.
+    pub position: u64,
+    /// The last frame that verified.
+    pub last: Option<FrameHeader>,
+    /// Why the scan stopped before `end_position`; `None` if it reached it or was told to stop.
+    pub damage: Option<WalError>,
+}
+
+/// Verifies frames from the start of a segment (or behind `resume`) up to `end_position`, handing
+/// each to `visit` until it returns `false`.
+///
+/// # Errors
+/// A failed read. Bytes that do not verify end the scan and are reported in [`ScanEnd::damage`].
+pub fn scan_segment(
+    segment: &Segment,
+    end_position: u64,
+    resume: Option<(u64, FrameHeader)>,
+    mut visit: impl FnMut(&ScannedFrame<'_>) -> bool,
+) -> Result<ScanEnd, WalError> {
+    let mut position = resume.map_or(SEGMENT_HEADER_SIZE, |(position, _)| position);
+    let mut last = resume.map(|(_, header)| header);
+    let mut buffer = Vec::new();
+    let mut buffer_at = position;
+    let mut want = SCAN_BYTES;
+    while position < end_position {
+        let at = (position - buffer_at) as usize;
+        let frame = parse_frame(segment, &buffer, at, last.as_ref());
+        let missing = match frame {
+            Ok(Parsed::Frame(header)) => {
+                let body_at = at + FRAME_HEADER_SIZE;
+                let body = &buffer[body_at..body_at + header.body_len as usize];
+                position += header.size();
+                last = Some(header);
+                let frame = ScannedFrame { header, body, position: buffer_at + at as u64 };
+                if !visit(&frame) {
+                    return Ok(ScanEnd { position, last, damage: None });
+                }
+                continue;
+            }
+            Ok(Parsed::NeedsBytes(size)) => size,
+            Err(reason) => {
+                let damage = Some(damaged(segment, position, reason));
+                return Ok(ScanEnd { position, last, damage });
+            }
+        };
+        want = want.max(missing);
+        let available = usize::try_from(end_position - position).unwrap_or(usize::MAX);
+        if missing > available {
+            let damage = Some(damaged(segment, position, DamageReason::TooShort));
+            return Ok(ScanEnd { position, last, damage });
+        }
+        buffer.resize(want.min(available), 0);
+        let read = segment.read_at(position, &mut buffer)?;
+        buffer.truncate(read);
+        buffer_at = position;
+        if read < missing {
+            let damage = Some(damaged(segment, position, DamageReason::TooShort));
+            return Ok(ScanEnd { position, last, damage });
+        }
+    }
+    Ok(ScanEnd { position, last, damage: None })
+}
+
+enum Parsed {
+    Frame(FrameHeader),
+    NeedsBytes(usize),
+}
+
+fn parse_frame(
+    segment: &Segment,
+    buffer: &[u8],
+    at: usize,
+    previous: Option<&FrameHeader>,
+) -> Result<Parsed, DamageReason> {
+    let Some(header_bytes) = buffer.get(at..at + FRAME_HEADER_SIZE) else {
+        return Ok(Parsed::NeedsBytes(FRAME_HEADER_SIZE));
+    };
+    let header = decode_in(segment, header_bytes, previous)?;
+    if previous.is_none()
+        && (header.lsn != segment.header.first_lsn
+            || header.base_offset != segment.header.first_offset)
+    {
+        return Err(DamageReason::Chain);
+    }
+    let body_at = at + FRAME_HEADER_SIZE;
+    let Some(body) = buffer.get(body_at..body_at + header.body_len as usize) else {
+        return Ok(Parsed::NeedsBytes(FRAME_HEADER_SIZE + header.body_len as usize));
+    };
+    if !header.matches_body(body) {
+        return Err(DamageReason::BodyChecksum);
+    }
+    Ok(Parsed::Frame(header))
+}
+
+/// Reads and verifies the one frame of `segment` at `position`; `None` if what lies there is not
+/// the frame `expected`.
+///
+/// # Errors
+/// A failed read.
+pub fn read_frame_at(
+    segment: &Segment,
+    position: u64,
+    expected: &FrameHeader,
+) -> Result<Option<Bytes>, WalError> {
+    let mut bytes = vec![0; expected.size() as usize];
+    let read = segment.read_at(position, &mut bytes)?;
+    if read < bytes.len() {
+        return Ok(None);
+    }
+    match decode_in(segment, &bytes[..FRAME_HEADER_SIZE], None) {
+        Ok(header) if header == *expected => {}
+        _ => return Ok(None),
+    }
+    let body = Bytes::from(bytes).slice(FRAME_HEADER_SIZE..);
+    Ok(expected.matches_body(&body).then_some(body))
+}

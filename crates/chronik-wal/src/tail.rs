@@ -1,0 +1,205 @@
+//! The newest frames of a log in memory: what consumers at the tail and followers read, and what
+//! the background worker has still to write into segments.
+//!
+//! A frame stays at least until it is in its segment, so reads never touch the journal. After
+//! that it stays as long as the node-wide [`TailBudget`] allows.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use chronik_common::{Lsn, Offset};
+
+use crate::frame::FrameHeader;
+use crate::segment::Segment;
+
+/// Memory shared by the tails of all logs of a node.
+#[derive(Debug)]
+pub struct TailBudget {
+    bytes_max: usize,
+    used: AtomicUsize,
+    unwritten: AtomicUsize,
+}
+
+impl TailBudget {
+    /// A budget of `bytes_max` bytes of frames.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, used: AtomicUsize::new(0), unwritten: AtomicUsize::new(0) }
+    }
+
+    /// True if tails hold more than the budget and should let go of written frames.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.bytes_max
+    }
+
+    /// True if frames that are not in their segments yet take more than the budget: appends
+    /// must wait for the background worker.
+    #[must_use]
+    pub fn is_backlogged(&self) -> bool {
+        self.unwritten.load(Ordering::Relaxed) > self.bytes_max
+    }
+
+    /// Bytes of frames that are not in their segments yet.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of frames in memory.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// One frame in memory.
+#[derive(Clone, Debug)]
+pub struct TailFrame {
+    /// Its header.
+    pub header: FrameHeader,
+    /// Its body.
+    pub body: Bytes,
+    /// Largest record timestamp in the body; -1 if none.
+    pub max_timestamp: i64,
+    /// The segment it belongs to.
+    pub segment: Arc<Segment>,
+    /// Where it lies (or will lie) in the segment.
+    pub position: u64,
+    /// True once it was written there.
+    pub is_in_segment: bool,
+}
+
+/// Memory a frame accounts for, in bytes.
+fn cost(frame: &TailFrame) -> usize {
+    std::mem::size_of::<TailFrame>() + frame.body.len()
+}
+
+/// The newest frames of one log, oldest first, dense in lsn.
+#[derive(Debug)]
+pub struct TailRing {
+    frames: VecDeque<TailFrame>,
+    budget: Arc<TailBudget>,
+}
+
+impl TailRing {
+    /// An empty tail under `budget`.
+    #[must_use]
+    pub fn new(budget: Arc<TailBudget>) -> Self {
+        Self { frames: VecDeque::new(), budget }
+    }
+
+    /// Adds the next frame.
+    pub fn push(&mut self, frame: TailFrame) {
+        debug_assert!(
+            self.frames.back().is_none_or(|last| last.header.lsn.next() == frame.header.lsn),
+            "the tail is dense: {:?} after {:?}",
+            frame.header.lsn,
+            self.frames.back().map(|last| last.header.lsn)
+        );
+        self.budget.used.fetch_add(cost(&frame), Ordering::Relaxed);
+        if !frame.is_in_segment {
+            self.budget.unwritten.fetch_add(cost(&frame), Ordering::Relaxed);
+        }
+        self.frames.push_back(frame);
+    }
+
+    fn forget(&self, frame: &TailFrame) {
+        self.budget.used.fetch_sub(cost(frame), Ordering::Relaxed);
+        if !frame.is_in_segment {
+            self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of written frames below `keep_from`, oldest first, while the budget is exceeded.
+    pub fn evict(&mut self, keep_from: Lsn) {
+        while self.budget.is_exceeded() {
+            let Some(front) = self.frames.front() else { return };
+            if !front.is_in_segment || front.header.lsn >= keep_from {
+                return;
+            }
+            let front = self.frames.pop_front().expect("just seen");
+            self.forget(&front);
+        }
+    }
+
+    /// Drops frames from `lsn` on.
+    pub fn truncate(&mut self, lsn: Lsn) {
+        while self.frames.back().is_some_and(|frame| frame.header.lsn >= lsn) {
+            let frame = self.frames.pop_back().expect("just seen");
+            self.forget(&frame);
+        }
+    }
+
+    /// The frame at `lsn`.
+    #[must_use]
+    pub fn get(&self, lsn: Lsn) -> Option<&TailFrame> {
+        let first = self.frames.front()?.header.lsn;
+        self.frames.get(usize::try_from(lsn.0.checked_sub(first.0)?).ok()?)
+    }
+
+    /// The oldest frame in memory.
+    #[must_use]
+    pub fn front(&self) -> Option<&TailFrame> {
+        self.frames.front()
+    }
+
+    /// The newest frame in memory.
+    #[must_use]
+    pub fn back(&self) -> Option<&TailFrame> {
+        self.frames.back()
+    }
+
+    /// Frames from the one that holds `offset` (or follows it) on; `None` when that frame may
+    /// already have left memory.
+    #[must_use]
+    pub fn from_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &TailFrame>> {
+        if self.frames.front()?.header.base_offset > offset {
+            return None;
+        }
+        let start = self.frames.partition_point(|frame| frame.header.next_offset() <= offset);
+        Some(self.frames.range(start..))
+    }
+
+    /// Frames from `lsn` on that are in memory.
+    pub fn from_lsn(&self, lsn: Lsn) -> impl Iterator<Item = &TailFrame> {
+        let start = self.frames.partition_point(|frame| frame.header.lsn < lsn);
+        self.frames.range(start..)
+    }
+
+    /// Marks the frames `first..=last` as written to their segments.
+    pub fn mark_written(&mut self, first: Lsn, last: Lsn) {
+        let start = self.frames.partition_point(|frame| frame.header.lsn < first);
+        for frame in self.frames.range_mut(start..) {
+            if frame.header.lsn > last {
+                break;
+            }
+            if !frame.is_in_segment {
+                frame.is_in_segment = true;
+                self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Number of frames in memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// True if no frame is in memory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
+
+impl Drop for TailRing {
+    fn drop(&mut self) {
+        for frame in &self.frames {
+            self.forget(frame);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! One log on a disk in memory: what is acknowledged survives, in order, whatever happens.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chronik_common::{LeaderEpoch, Lsn, Offset};
+use chronik_wal::io::{CrashPolicy, DiskCall, Fault, FaultyDisk, MemoryDisk};
+use chronik_wal::{Durability, Verdict, WalError};
+use common::{Node, append_to, value};
+
+fn values(range: std::ops::Range<usize>) -> Vec<usize> {
+    range.collect()
+}
+
+fn write(node: &Node, range: std::ops::Range<usize>) {
+    for n in range {
+        assert_eq!(node.append(&value(n)).unwrap(), Offset(n as i64));
+        if n % 3 == 0 {
+            node.commit().unwrap();
+        }
+    }
+    node.commit().unwrap();
+}
+
+#[test]
+fn records_are_flushed_only_by_a_commit_and_read_back_in_order() {
+    let node = Node::open(Arc::new(MemoryDisk::new()), Durability::Fsync).unwrap();
+    node.append(&value(0)).unwrap();
+    assert_eq!(node.owner.log.lock().unwrap().flushed_offset(), Offset(0));
+    node.commit().unwrap();
+    assert_eq!(node.owner.log.lock().unwrap().flushed_offset(), Offset(1));
+    write(&node, 1..200);
+    assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..200));
+    assert_eq!(node.read_from(Offset(150)).unwrap(), values(150..200));
+}
+
+#[test]
+fn many_appends_share_one_sync() {
+    let node = Node::open(Arc::new(MemoryDisk::new()), Durability::Fsync).unwrap();
+    for n in 0..60 {
+        node.append(&value(n % 5)).unwrap();
+    }
+    let syncs = || node.manager.data_lane().counters().syncs.load(Ordering::Relaxed);
+    let before = syncs();
+    node.commit().unwrap();
+    assert_eq!(syncs() - before, 1);
+}
+
+#[test]
+fn the_ring_wraps_many_times_and_everything_is_read_from_segments() {
+    let node = Node::open(Arc::new(MemoryDisk::new()), Durability::Fsync).unwrap();
+    for round in 0..30 {
+        write(&node, round * 20..(round + 1) * 20);
+        node.manager.step_checkpoint();
+        let log = node.owner.log.lock().unwrap();
+        assert!(log.is_clean(), "round {round}: {log:?}");
+    }
+    assert!(node.manager.data_lane().ring_fill() < 0.5);
+    assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..600));
+}
+
+#[test]
+fn everything_flushed_survives_a_power_cut_at_any_stage_of_write_behind() {
+    for checkpoint_after in [0, 1, 2] {
+        let disk = MemoryDisk::new();
+        let node = Node::open(Arc::new(disk.clone()), Durability::Fsync).unwrap();
+        write(&node, 0..50);
+        match checkpoint_after {
+            1 => node.manager.step_write_behind(),
+            2 => node.manager.step_checkpoint(),
+            _ => {}
+        }
+        write(&node, 50..80);
+        let survivor = disk.crash(disk.op_count(), &CrashPolicy::LoseUnsynced);
+        let node = Node::open(Arc::new(survivor), Durability::Fsync).unwrap();
+        assert!(node.was_recovered);
+        assert_eq!(node.owner.log.lock().unwrap().verdict(), Verdict::Ok);
+        assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..80));
+        write(&node, 80..100);
+        assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..100));
+    }
+}
+
+#[test]
+fn a_restart_after_a_restart_finds_the_same_log() {
+    let disk = MemoryDisk::new();
+    let node = Node::open(Arc::new(disk.clone()), Durability::Fsync).unwrap();
+    write(&node, 0..100);
+    let mut disk = disk.crash(disk.op_count(), &CrashPolicy::LoseUnsynced);
+    for _ in 0..3 {
+        let node = Node::open(Arc::new(disk.clone()), Durability::Fsync).unwrap();
+        assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..100));
+        disk = disk.crash(disk.op_count(), &CrashPolicy::LoseUnsynced);
+    }
+}
+
+#[test]
+fn os_durability_acknowledges_without_a_sync_and_survives_a_killed_process() {
+    let disk = MemoryDisk::new();
+    let node = Node::open(Arc::new(disk.clone()), Durability::Os).unwrap();
+    for n in 0..50 {
+        node.append(&value(n)).unwrap();
+    }
+    assert_eq!(node.owner.log.lock().unwrap().flushed_offset(), Offset(50));
+    let killed = disk.crash(disk.op_count(), &CrashPolicy::KeepUnsynced);
+    let node = Node::open(Arc::new(killed), Durability::Os).unwrap();
+    assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..50));
+}
+
+#[test]
+fn a_truncated_tail_never_comes_back() {
+    for checkpoint_before in [false, true] {
+        let disk = MemoryDisk::new();
+        let node = Node::open(Arc::new(disk.clone()), Durability::Fsync).unwrap();
+        write(&node, 0..40);
+        if checkpoint_before {
+            node.manager.step_checkpoint();
+        }
+        {
+            let mut log = node.owner.log.lock().unwrap();
+            log.truncate(Lsn(26)).unwrap();
+            assert_eq!(log.log_end_offset(), Offset(25));
+            for n in 0..10 {
+                append_to(&mut log, &value(1_000 + n), LeaderEpoch(1)).unwrap();
+            }
+            log.submit(0).unwrap();
+        }
+        node.commit().unwrap();
+        let expected: Vec<_> = (0..25).chain(1_000..1_010).collect();
+        assert_eq!(node.read_from(Offset(0)).unwrap(), expected);
+        for also_checkpointed in [false, true] {
+            if also_checkpointed {
+                node.manager.step_checkpoint();
+            }
+            for policy in [CrashPolicy::LoseUnsynced, CrashPolicy::KeepUnsynced] {
+                let survivor = disk.crash(disk.op_count(), &policy);
+                let node = Node::open(Arc::new(survivor), Durability::Fsync).unwrap();
+                assert_eq!(node.read_from(Offset(0)).unwrap(), expected, "{policy:?}");
+                let log = node.owner.log.lock().unwrap();
+                assert_eq!(log.verdict(), Verdict::Ok);
+                assert_eq!(log.epochs().last_epoch(), Some(LeaderEpoch(1)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_completion_of_an_older_generation_is_ignored() {
+    let node = Node::open(Arc::new(MemoryDisk::new()), Durability::Fsync).unwrap();
+    write(&node, 0..10);
+    for n in 10..20 {
+        node.append(&value(n)).unwrap();
+    }
+    node.manager.step_commit().unwrap();
+    let late: Vec<_> = node.sink.flushed.lock().unwrap().drain(..).collect();
+    let mut log = node.owner.log.lock().unwrap();
+    log.truncate(Lsn(11)).unwrap();
+    append_to(&mut log, &value(99), LeaderEpoch(1)).unwrap();
+    for (_, flushed) in late {
+        assert!(!log.on_flushed(&flushed), "the frames it speaks of are gone");
+    }
+    assert_eq!(log.flushed_offset(), Offset(10));
+}
+
+#[test]
+fn a_failed_sync_is_final_and_nothing_after_it_is_flushed() {
+    let faulty = FaultyDisk::new(Arc::new(MemoryDisk::new()));
+    let node = Node::open(Arc::new(faulty.clone()), Durability::Fsync).unwrap();
+    write(&node, 0..10);
+    faulty.plan(Fault {
+        call: DiskCall::Sync,
+        path_contains: "journal".into(),
+        skip: 0,
+        sticky: false,
+        error: ErrorKind::Other,
+    });
+    node.append(&value(10)).unwrap();
+    let error = node.commit().unwrap_err();
+    assert_eq!(error.call, DiskCall::Sync);
+    assert_eq!(node.sink.failures.lock().unwrap().len(), 1);
+    assert_eq!(node.owner.log.lock().unwrap().flushed_offset(), Offset(10));
+    // The disk works again, the lane does not: a retried sync could lie.
+    assert!(matches!(node.append(&value(11)), Err(WalError::Failed)));
+    node.commit().unwrap();
+    assert_eq!(node.owner.log.lock().unwrap().flushed_offset(), Offset(10));
+}
+
+#[test]
+fn a_failed_segment_sync_stops_the_log_and_pins_the_journal() {
+    let faulty = FaultyDisk::new(Arc::new(MemoryDisk::new()));
+    let node = Node::open(Arc::new(faulty.clone()), Durability::Fsync).unwrap();
+    write(&node, 0..10);
+    faulty.plan(Fault {
+        call: DiskCall::Sync,
+        path_contains: "segment".into(),
+        skip: 0,
+        sticky: false,
+        error: ErrorKind::Other,
+    });
+    node.manager.step_checkpoint();
+    assert_eq!(node.owner.failures.lock().unwrap().len(), 1);
+    assert!(node.append(&value(10)).is_err());
+    node.manager.step_checkpoint();
+    assert!(node.manager.data_lane().ring_fill() > 0.0, "its journal groups stay needed");
+}
+
+#[test]
+fn offsets_outside_the_log_are_refused() {
+    let node = Node::open(Arc::new(MemoryDisk::new()), Durability::Fsync).unwrap();
+    write(&node, 0..10);
+    let log = node.owner.log.lock().unwrap();
+    assert!(matches!(log.read(Offset(11), Offset(10), 1), Err(WalError::OutOfRange { .. })));
+    assert!(log.read(Offset(10), Offset(10), 1).is_ok());
+}
