@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use chronik_common::{Offset, WallMs};
 use chronik_record::{
-    BatchHeader, TimestampType, crc, recompress, set_base_offset, set_log_append_time,
-    set_max_timestamp, set_partition_leader_epoch, validate_batch,
+    BatchHeader, TimestampType, clear_log_append_time, crc, recompress, set_base_offset,
+    set_log_append_time, set_max_timestamp, set_partition_leader_epoch, validate_batch,
 };
 use chronik_wal::NewFrame;
 use chronik_wal::frame::FrameKind;
@@ -72,6 +72,9 @@ impl<'a> PreparedBatch<'a> {
         let rules = settings.validation_rules(now, is_zstd_allowed);
         let valid = validate_batch(source.bytes(), &rules)?;
         let mut header = *valid.header();
+        if header.attributes.is_transactional() {
+            return Err(AppendError::Transactional);
+        }
         let corrected =
             valid.max_timestamp_of_records().filter(|timestamp| *timestamp != header.max_timestamp);
         let must_recompress = settings
@@ -85,7 +88,10 @@ impl<'a> PreparedBatch<'a> {
         }
         let mut log_append_time = None;
         let stamps = rules.timestamp_type == TimestampType::LogAppendTime;
-        if stamps || corrected.is_some() {
+        // A client's claim that the broker set the time is not believed.
+        let is_stamped_by_client =
+            header.attributes.timestamp_type() == TimestampType::LogAppendTime;
+        if stamps || is_stamped_by_client || corrected.is_some() {
             let mut bytes = match source {
                 BatchSource::Borrowed(bytes) => BytesMut::from(bytes),
                 BatchSource::Owned(bytes) => bytes,
@@ -93,8 +99,13 @@ impl<'a> PreparedBatch<'a> {
             if stamps {
                 set_log_append_time(&mut bytes, now.0);
                 log_append_time = Some(now.0);
-            } else if let Some(timestamp) = corrected {
-                set_max_timestamp(&mut bytes, timestamp);
+            } else {
+                if is_stamped_by_client {
+                    clear_log_append_time(&mut bytes);
+                }
+                if let Some(timestamp) = corrected {
+                    set_max_timestamp(&mut bytes, timestamp);
+                }
             }
             header = BatchHeader::parse(&bytes)?;
             source = BatchSource::Owned(bytes);

@@ -15,6 +15,9 @@ pub enum AppendError {
     /// The producer's epoch or sequence does not fit.
     #[error(transparent)]
     Producer(#[from] ProducerError),
+    /// A transactional batch, and nobody to ask about its transaction.
+    #[error("transactions are not available")]
+    Transactional,
     /// Fewer in-sync replicas than the topic demands for acks=all.
     #[error("{in_sync} in-sync replicas, {needed} needed")]
     NotEnoughReplicas {

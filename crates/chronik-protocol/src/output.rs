@@ -194,6 +194,18 @@ impl OutputBuffer {
         self.shared.push_back(SharedSlice { after: self.owned.len(), bytes });
     }
 
+    /// Moves everything `other` holds behind what is queued here; shared slices are not copied.
+    pub fn append(&mut self, other: Self) {
+        assert!(!self.frame_is_open && !other.frame_is_open, "an open frame is not moved");
+        let mut copied = other.owned_sent;
+        for slice in other.shared {
+            self.put_slice(&other.owned[copied..slice.after]);
+            copied = slice.after;
+            self.put_shared(slice.bytes);
+        }
+        self.put_slice(&other.owned[copied..]);
+    }
+
     /// Starts the tagged field `tag`.
     pub(crate) fn begin_tagged_field(&mut self, tag: u32) -> TagMark {
         self.put_uvarint(tag);

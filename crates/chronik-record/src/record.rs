@@ -123,7 +123,7 @@ impl<'b> IntoIterator for &'b Records<'_> {
 pub struct RecordIter<'a> {
     header: &'a BatchHeader,
     rest: &'a [u8],
-    /// Index of the record that comes next; ≤ the header's record count.
+    /// Index of the record that comes next; at most the header's record count.
     next_index: i32,
     /// Smallest offset delta the next record may have: one above the record before it.
     offset_delta_min: i32,

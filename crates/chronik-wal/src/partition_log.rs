@@ -50,6 +50,14 @@ pub struct LogConfig {
     pub segment_ms: i64,
 }
 
+impl LogConfig {
+    /// Settings of the metadata log: always synced, segments closed by size alone.
+    #[must_use]
+    pub const fn metadata() -> Self {
+        Self { durability: Durability::Fsync, segment_bytes: 8 << 20, segment_ms: i64::MAX }
+    }
+}
+
 /// Who a log is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogIdentity {

@@ -12,6 +12,7 @@ use chronik_record::{
     validate_batch,
 };
 
+use super::decompression::GZIP_EXTRA_FIELD_BYTES_MAX;
 use crate::allocation;
 use crate::{Seed, Target};
 
@@ -44,7 +45,8 @@ fn check(batch: &[u8]) {
     let header = allocation::assert_parsing(0, || {
         validate_batch(batch, &by_header).ok().map(|valid| *valid.header())
     });
-    let is_valid = allocation::assert_expanding(batch.len(), OUTPUT_BYTES_MAX, || {
+    let live_bytes_max = OUTPUT_BYTES_MAX + GZIP_EXTRA_FIELD_BYTES_MAX;
+    let is_valid = allocation::assert_expanding(batch.len(), live_bytes_max, || {
         validate_batch(batch, &by_records).is_ok()
     });
     let Some(header) = header else {

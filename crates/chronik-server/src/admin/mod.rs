@@ -1,0 +1,3 @@
+//! The HTTP side: metrics and health.
+
+pub(crate) mod http;

@@ -1,0 +1,512 @@
+//! Fetch (key 1), versions 4-18.
+//!
+//! - The first partition with records gives at least one whole batch, whatever the limits say
+//!   (KIP-74); later ones respect `max_bytes`, `partition_max_bytes` and the server's cap.
+//! - Long poll: with less than `min_bytes` the request waits until the high watermark of one of
+//!   its partitions passes what it asks for, or `max_wait_ms` is over. Errors answer at once.
+//! - Offset below the log start or above the log end: OFFSET_OUT_OF_RANGE. Between high watermark
+//!   and log end: empty, no error.
+//! - Empty records are zero bytes, never null; `aborted_transactions` is null (read_uncommitted)
+//!   or empty.
+//! - Leader epoch fencing, diverging epochs (KIP-320, KIP-595), sessions (KIP-227), topic ids.
+//! - A replica id other than -1 is refused: replication never runs over this port.
+//! - Versions below 10 on a topic stored in zstd: UNSUPPORTED_COMPRESSION_TYPE.
+//! - Bytes leave only after their checksums were verified on their way from the disk.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chronik_common::{ErrorCode, LeaderEpoch, MonotonicMs, Offset, PartitionIndex};
+use chronik_partition::{EpochEnd, Partition, ReadError};
+use chronik_protocol::fetch::{
+    EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch,
+    NodeEndpoint, PartitionData,
+};
+use chronik_protocol::{
+    ApiKey, EncodeError, OutputBuffer, Reader, Records, RequestHeader, RequestPrefix,
+};
+use chronik_record::Codec;
+use chronik_wal::{ReadMode, ReadPlan, SegmentRange, WalError};
+
+use super::fetch_session::{SessionFetch, TOPIC_ID_VERSION, Told, TopicKey};
+use super::produce::find_partition;
+use super::{CloseReason, RequestId, error};
+use crate::net::connection::{Connection, Slot};
+use crate::shard::Shard;
+
+/// Longest wait.
+const WAIT_MAX: Duration = Duration::from_secs(30 * 60);
+/// First version whose clients know zstd.
+const ZSTD_VERSION: i16 = 10;
+/// First version whose answers may name leaders' addresses.
+const ENDPOINT_VERSION: i16 = 16;
+/// First version whose clients know KAFKA_STORAGE_ERROR.
+const STORAGE_ERROR_VERSION: i16 = 6;
+/// First version that can carry a diverging epoch.
+const DIVERGING_VERSION: i16 = 12;
+/// Isolation level read_committed.
+const READ_COMMITTED: i8 = 1;
+
+/// A fetch that waits or is about to be answered.
+pub(crate) struct PendingFetch {
+    state: FetchState,
+}
+
+enum FetchState {
+    /// Waits for records or its deadline.
+    Parked(Box<Fetch>),
+    /// Waits for an earlier fetch of its connection.
+    Queued(Box<Fetch>),
+    /// Somebody works on it.
+    Taken,
+}
+
+/// Everything a fetch needs, owned.
+pub(crate) struct Fetch {
+    id: RequestId,
+    targets: Vec<Target>,
+    session: SessionFetch,
+    bytes_min: usize,
+    bytes_max: usize,
+    is_read_committed: bool,
+    deadline: MonotonicMs,
+    is_due: bool,
+}
+
+struct Target {
+    topic: TopicKey,
+    index: i32,
+    partition: Result<Arc<Partition>, ErrorCode>,
+    offset: Offset,
+    bytes_max: usize,
+    current_leader_epoch: LeaderEpoch,
+    last_fetched_epoch: LeaderEpoch,
+    told: Option<Told>,
+}
+
+/// What one partition gives.
+struct Outcome {
+    code: ErrorCode,
+    told: Told,
+    bodies: Vec<Bytes>,
+    diverging: Option<EpochEnd>,
+}
+
+/// Bytes read from disk off the shard, by target.
+type DiskReads = HashMap<usize, Result<Vec<Bytes>, WalError>>;
+
+impl PendingFetch {
+    fn parked(fetch: Fetch) -> Self {
+        Self { state: FetchState::Parked(Box::new(fetch)) }
+    }
+
+    /// True if the fetch waits for an earlier one of its connection.
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self.state, FetchState::Queued(_))
+    }
+
+    /// Takes the fetch out of its slot for another look; `is_due` marks its time as over. `None`
+    /// if somebody works on it, or if it is not its turn yet.
+    pub(crate) fn take_for_look(&mut self, is_due: bool) -> Option<Fetch> {
+        match std::mem::replace(&mut self.state, FetchState::Taken) {
+            FetchState::Queued(mut fetch) if is_due => {
+                fetch.is_due = true;
+                self.state = FetchState::Queued(fetch);
+                None
+            }
+            FetchState::Parked(mut fetch) | FetchState::Queued(mut fetch) => {
+                fetch.is_due |= is_due;
+                Some(*fetch)
+            }
+            FetchState::Taken => None,
+        }
+    }
+
+    /// The connection is gone: nobody waits any more.
+    pub(crate) fn abandon(&self, shard: &Shard, connection: &Connection) {
+        if let FetchState::Parked(fetch) = &self.state {
+            for partition in
+                fetch.targets.iter().filter_map(|target| target.partition.as_ref().ok())
+            {
+                partition.forget_fetch(shard.id, connection.id);
+            }
+        }
+    }
+}
+
+/// Answers with records, now or when there are some.
+pub(crate) fn handle(
+    shard: &Rc<Shard>,
+    connection: &Rc<Connection>,
+    prefix: RequestPrefix,
+    frame: &[u8],
+) -> Result<(), CloseReason> {
+    let id = RequestId {
+        api: ApiKey::Fetch,
+        version: prefix.api_version,
+        correlation_id: prefix.correlation_id,
+    };
+    let (_, body) =
+        RequestHeader::decode(frame, ApiKey::Fetch, prefix).map_err(CloseReason::Decode)?;
+    let request =
+        FetchRequest::decode(&mut Reader::new(body), id.version).map_err(CloseReason::Decode)?;
+    let session = if request.replica_id != -1 || request.replica_state.replica_id != -1 {
+        Err(ErrorCode::InvalidRequest)
+    } else {
+        shard.node.fetch_sessions.enter(&request, id.version, shard.now())
+    };
+    let session = match session {
+        Ok(session) => session,
+        Err(code) => {
+            let response = FetchResponse { error_code: code.code(), ..FetchResponse::default() };
+            return connection.answer(|out| id.encode(out, |out| response.encode(out, id.version)));
+        }
+    };
+    let fetch = Fetch::new(shard, id, &request, session);
+    let request = connection.next_request();
+    connection.push_slot(Slot::Fetch(Box::new(PendingFetch { state: FetchState::Taken })));
+    if connection.has_fetch_before(request) {
+        let state = FetchState::Queued(Box::new(fetch));
+        connection.park_fetch(request, PendingFetch { state });
+    } else {
+        // Records appended earlier in this turn become visible before it ends.
+        look_again(shard, connection, request, fetch);
+    }
+    Ok(())
+}
+
+/// Looks at a fetch whose slot is taken: answers it, parks it, or reads the disk first.
+pub(crate) fn look_again(
+    shard: &Rc<Shard>,
+    connection: &Rc<Connection>,
+    request: u64,
+    fetch: Fetch,
+) {
+    match fetch.try_answer(shard, &mut DiskReads::new()) {
+        Verdict::Answer(encoded) => finish(shard, connection, request, encoded),
+        Verdict::Wait => park(shard, connection, request, fetch),
+        Verdict::ReadDisk(ranges) => {
+            let (shard, connection) = (Rc::clone(shard), Rc::clone(connection));
+            tokio::task::spawn_local(async move {
+                let read = move || {
+                    ranges
+                        .into_iter()
+                        .map(|(target, range)| {
+                            let bodies = range.read(ReadMode::Blocking);
+                            (target, bodies.map(Option::unwrap_or_default))
+                        })
+                        .collect::<DiskReads>()
+                };
+                let mut reads = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+                match fetch.try_answer(&shard, &mut reads) {
+                    Verdict::Answer(encoded) => finish(&shard, &connection, request, encoded),
+                    // What was read is enough for an answer; only an empty read waits.
+                    Verdict::Wait | Verdict::ReadDisk(_) => {
+                        park(&shard, &connection, request, fetch);
+                    }
+                }
+            });
+        }
+    }
+}
+
+fn finish(
+    shard: &Rc<Shard>,
+    connection: &Rc<Connection>,
+    request: u64,
+    encoded: Result<OutputBuffer, EncodeError>,
+) {
+    match encoded {
+        Ok(encoded) => connection.fill(shard, request, encoded),
+        Err(error) => connection.end(shard, &CloseReason::Encode(error)),
+    }
+}
+
+/// Puts the fetch into its slot and registers it with every partition. If records came in
+/// between, it is looked at again at once.
+fn park(shard: &Rc<Shard>, connection: &Rc<Connection>, request: u64, fetch: Fetch) {
+    let token =
+        chronik_partition::Token { shard: shard.id, connection: connection.id, request, part: 0 };
+    shard.schedule_fetch(fetch.deadline, connection.id, request);
+    let waits: Vec<(Arc<Partition>, Offset)> = fetch
+        .targets
+        .iter()
+        .filter_map(|target| Some((Arc::clone(target.partition.as_ref().ok()?), target.offset)))
+        .collect();
+    connection.park_fetch(request, PendingFetch::parked(fetch));
+    let has_news =
+        waits.iter().filter(|(partition, offset)| !partition.wait_for_records(*offset, token));
+    if has_news.count() > 0 {
+        let (shard, connection) = (Rc::clone(shard), Rc::clone(connection));
+        // Not recursively: with a high `min_bytes` it may have to park once more.
+        tokio::task::spawn_local(async move {
+            tokio::task::yield_now().await;
+            connection.wake_fetch(&shard, request, false);
+        });
+    }
+}
+
+enum Verdict {
+    Answer(Result<OutputBuffer, EncodeError>),
+    Wait,
+    ReadDisk(Vec<(usize, SegmentRange)>),
+}
+
+impl Fetch {
+    fn new(
+        shard: &Shard,
+        id: RequestId,
+        request: &FetchRequest<'_>,
+        session: SessionFetch,
+    ) -> Self {
+        let targets = session.partitions.iter().map(|wanted| Target {
+            partition: find(shard, &wanted.topic, wanted.partition),
+            topic: wanted.topic.clone(),
+            index: wanted.partition,
+            offset: Offset(wanted.fetch_offset),
+            bytes_max: usize::try_from(wanted.bytes_max).unwrap_or(0),
+            current_leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
+            last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
+            told: wanted.told,
+        });
+        let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        let cap = usize::try_from(shard.node.config.listener.fetch_bytes_max);
+        let asked = usize::try_from(request.max_bytes).unwrap_or(0);
+        Self {
+            id,
+            targets: targets.collect(),
+            session,
+            bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+            bytes_max: asked.min(cap.unwrap_or(usize::MAX)),
+            is_read_committed: request.isolation_level == READ_COMMITTED,
+            deadline: shard.now().after(wait.min(WAIT_MAX)),
+            is_due: wait.is_zero(),
+        }
+    }
+
+    fn try_answer(&self, shard: &Shard, disk_reads: &mut DiskReads) -> Verdict {
+        let mut outcomes = Vec::with_capacity(self.targets.len());
+        let mut to_read = Vec::new();
+        let mut bytes = 0;
+        let mut has_error = false;
+        for (number, target) in self.targets.iter().enumerate() {
+            let left = self.bytes_max.saturating_sub(bytes);
+            let outcome = target.read(self, left, bytes == 0, disk_reads.remove(&number));
+            let outcome = match outcome {
+                Ok(Read::Done(outcome)) => outcome,
+                Ok(Read::NeedsDisk(range)) => {
+                    to_read.push((number, range));
+                    // It will give something: what follows must not be given more.
+                    bytes += 1;
+                    continue;
+                }
+                Err(code) => {
+                    has_error = true;
+                    Outcome::failed(code)
+                }
+            };
+            bytes += outcome.bodies.iter().map(Bytes::len).sum::<usize>();
+            has_error |= outcome.diverging.is_some();
+            outcomes.push((number, outcome));
+        }
+        if !to_read.is_empty() {
+            return Verdict::ReadDisk(to_read);
+        }
+        let is_out_of_time = self.is_due || shard.now() >= self.deadline;
+        if bytes < self.bytes_min && !has_error && !is_out_of_time && !self.targets.is_empty() {
+            return Verdict::Wait;
+        }
+        shard.node.metrics.count_fetched(shard.id, bytes);
+        Verdict::Answer(self.encode(shard, outcomes))
+    }
+
+    fn encode(
+        &self,
+        shard: &Shard,
+        outcomes: Vec<(usize, Outcome)>,
+    ) -> Result<OutputBuffer, EncodeError> {
+        let mut responses: Vec<FetchableTopicResponse<'_>> = Vec::new();
+        let mut by_topic: HashMap<&TopicKey, usize> = HashMap::new();
+        let mut told = Vec::new();
+        let mut needs_endpoint = false;
+        for (number, outcome) in outcomes {
+            let target = &self.targets[number];
+            let is_news = outcome.code != ErrorCode::None
+                || !outcome.bodies.is_empty()
+                || outcome.diverging.is_some()
+                || target.told != Some(outcome.told);
+            if self.session.is_incremental && !is_news {
+                continue;
+            }
+            if self.session.session.is_some() && outcome.code == ErrorCode::None {
+                let has_records = !outcome.bodies.is_empty();
+                told.push((target.topic.clone(), target.index, outcome.told, has_records));
+            }
+            let slot = *by_topic.entry(&target.topic).or_insert_with(|| {
+                responses.push(topic_response(&target.topic));
+                responses.len() - 1
+            });
+            let data = self.partition_data(shard, target, outcome, &mut needs_endpoint);
+            responses[slot].partitions.push(data);
+        }
+        if let Some(session) = &self.session.session {
+            session.note_told(&told);
+        }
+        let image = shard.node.metadata.image();
+        let node_endpoints = image.nodes.values().filter(|_| needs_endpoint);
+        let response = FetchResponse {
+            session_id: self.session.session_id(),
+            responses,
+            node_endpoints: node_endpoints
+                .map(|node| NodeEndpoint {
+                    node_id: node.id.0,
+                    host: Cow::Borrowed(node.host.as_str()),
+                    port: i32::from(node.port),
+                    rack: node.rack.as_deref().map(Cow::Borrowed),
+                })
+                .collect(),
+            ..FetchResponse::default()
+        };
+        let mut out = OutputBuffer::new();
+        self.id.encode(&mut out, |out| response.encode(out, self.id.version))?;
+        Ok(out)
+    }
+
+    fn partition_data<'a>(
+        &self,
+        shard: &Shard,
+        target: &Target,
+        outcome: Outcome,
+        needs_endpoint: &mut bool,
+    ) -> PartitionData<'a> {
+        let is_storage = outcome.code == ErrorCode::KafkaStorageError;
+        let code = if is_storage && self.id.version < STORAGE_ERROR_VERSION {
+            ErrorCode::NotLeaderOrFollower
+        } else {
+            outcome.code
+        };
+        let mut data = PartitionData {
+            partition_index: target.index,
+            error_code: code.code(),
+            high_watermark: outcome.told.high_watermark,
+            last_stable_offset: outcome.told.high_watermark,
+            log_start_offset: outcome.told.log_start_offset,
+            aborted_transactions: self.is_read_committed.then(Vec::new),
+            preferred_read_replica: -1,
+            records: Some(match outcome.bodies.len() {
+                0 => Records::EMPTY,
+                _ => Records::Chain(outcome.bodies),
+            }),
+            ..PartitionData::default()
+        };
+        if let Some(diverging) = outcome.diverging
+            && self.id.version >= DIVERGING_VERSION
+        {
+            data.diverging_epoch =
+                EpochEndOffset { epoch: diverging.epoch.0, end_offset: diverging.end_offset.0 };
+        }
+        // KIP-951: a client that is behind learns the leader from the answer.
+        let is_fenced =
+            matches!(code, ErrorCode::FencedLeaderEpoch | ErrorCode::NotLeaderOrFollower);
+        if is_fenced
+            && self.id.version >= ENDPOINT_VERSION
+            && let Ok(partition) = &target.partition
+        {
+            *needs_endpoint = true;
+            data.current_leader = LeaderIdAndEpoch {
+                leader_id: shard.node.id().0,
+                leader_epoch: partition.numbers().leader_epoch.0,
+            };
+        }
+        data
+    }
+}
+
+fn topic_response(topic: &TopicKey) -> FetchableTopicResponse<'static> {
+    match topic {
+        TopicKey::Name(name) => FetchableTopicResponse {
+            topic: Cow::Owned(name.to_string()),
+            ..FetchableTopicResponse::default()
+        },
+        TopicKey::Id(id) => {
+            FetchableTopicResponse { topic_id: *id, ..FetchableTopicResponse::default() }
+        }
+    }
+}
+
+fn find(shard: &Shard, topic: &TopicKey, index: i32) -> Result<Arc<Partition>, ErrorCode> {
+    let registry = &shard.node.registry;
+    let handle = match topic {
+        TopicKey::Name(name) => registry.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
+        TopicKey::Id(id) => registry.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+    }?;
+    find_partition(shard, &handle, PartitionIndex(index))
+}
+
+enum Read {
+    Done(Outcome),
+    NeedsDisk(SegmentRange),
+}
+
+impl Outcome {
+    fn failed(code: ErrorCode) -> Self {
+        let told = Told { high_watermark: -1, log_start_offset: -1 };
+        Self { code, told, bodies: Vec::new(), diverging: None }
+    }
+}
+
+impl Target {
+    /// Reads what this partition gives within `left` bytes; `is_first` grants one whole batch
+    /// above any limit. `from_disk` is what an earlier look asked for.
+    fn read(
+        &self,
+        fetch: &Fetch,
+        left: usize,
+        is_first: bool,
+        from_disk: Option<Result<Vec<Bytes>, WalError>>,
+    ) -> Result<Read, ErrorCode> {
+        let partition = self.partition.as_ref().map_err(|code| *code)?;
+        if fetch.id.version < ZSTD_VERSION && partition.settings().codec == Some(Codec::Zstd) {
+            return Err(ErrorCode::UnsupportedCompressionType);
+        }
+        let limit = self.bytes_max.min(left);
+        let read = partition
+            .read(self.offset, limit, self.current_leader_epoch, self.last_fetched_epoch)
+            .map_err(|refused| error::of_read(&refused))?;
+        let told = Told {
+            high_watermark: read.numbers.high_watermark.0,
+            log_start_offset: read.numbers.log_start_offset.0,
+        };
+        let bodies = match (read.plan, from_disk) {
+            (_, Some(result)) => result.map_err(|failure| {
+                tracing::error!(partition = %partition.name(), error = %failure, "cannot read");
+                error::of_read(&ReadError::Storage(failure))
+            })?,
+            (ReadPlan::Empty, None) => Vec::new(),
+            (ReadPlan::Memory(bodies), None) => bodies,
+            (ReadPlan::Segment(range), None) => {
+                let has_room = is_first || limit > 0;
+                match has_room.then(|| range.read(ReadMode::Cached)) {
+                    None => Vec::new(),
+                    Some(Ok(Some(bodies))) => bodies,
+                    Some(Ok(None)) => return Ok(Read::NeedsDisk(range)),
+                    Some(Err(failure)) => {
+                        tracing::error!(partition = %partition.name(), error = %failure, "cannot read");
+                        return Err(error::of_read(&ReadError::Storage(failure)));
+                    }
+                }
+            }
+        };
+        // A log gives one whole batch even above the limit; only the first partition may.
+        let size: usize = bodies.iter().map(Bytes::len).sum();
+        let bodies = if is_first || size <= limit { bodies } else { Vec::new() };
+        Ok(Read::Done(Outcome { code: ErrorCode::None, told, bodies, diverging: read.diverging }))
+    }
+}
+
+/// Names and ids are never mixed in one request.
+const _: () = assert!(TOPIC_ID_VERSION == 13);

@@ -1,0 +1,465 @@
+//! One client connection: reads all complete requests, keeps answers in request order, writes
+//! all ready answers at once.
+//!
+//! Every request that has an answer gets a slot in arrival order. Produce and Fetch slots are
+//! filled by completions; a slot is encoded when it reaches the front and is complete. Appends
+//! happen in reading order on this shard, so requests of one connection are never reordered;
+//! only their waits overlap.
+//!
+//! Cancellation: [`serve`] owns the socket; dropping it closes the connection. Batches that were
+//! appended stay appended.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+use chronik_common::MonotonicMs;
+use chronik_partition::{Completion, Token};
+use chronik_protocol::{FRAME_PREFIX_BYTES, FrameSplit, OutputBuffer, split_frame};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tracing::{debug, error, info};
+
+use crate::api::fetch::PendingFetch;
+use crate::api::produce::PendingProduce;
+use crate::api::{self, CloseReason};
+use crate::net::listener::ConnectionPermit;
+use crate::shard::Shard;
+
+/// Free space a read finds in the receive buffer, in bytes.
+const READ_BYTES_MIN: usize = 16 << 10;
+/// Size of a fresh receive buffer, in bytes.
+const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+/// Most bytes read in one turn before other connections get theirs.
+const TURN_BYTES_MAX: usize = 4 << 20;
+/// Slices per vectored write.
+const SLICES_PER_WRITE: usize = 64;
+/// Requests that may wait for their answers on one connection before it is read no further.
+const SLOTS_MAX: usize = 1_024;
+
+/// The answer to one request.
+pub(crate) enum Slot {
+    /// Waits for acknowledgements.
+    Produce(Box<PendingProduce>),
+    /// Waits for records.
+    Fetch(Box<PendingFetch>),
+    /// A task works on it.
+    Working,
+    /// Encoded, waiting for its turn.
+    Encoded(OutputBuffer),
+}
+
+/// What a client said about itself in ApiVersions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClientSoftware {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+/// One connection, owned by its shard.
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    stream: TcpStream,
+    permit: ConnectionPermit,
+    slots: RefCell<VecDeque<Slot>>,
+    /// Number of the request in the front slot.
+    front_request: Cell<u64>,
+    out: RefCell<OutputBuffer>,
+    /// The task is to look at the connection again.
+    wake: Notify,
+    is_closing: Cell<bool>,
+    wants_write: Cell<bool>,
+    /// Complete requests lie in the receive buffer until answers make room.
+    is_stalled: Cell<bool>,
+    last_activity: Cell<MonotonicMs>,
+    /// When the first byte of an incomplete frame arrived.
+    frame_started: Cell<Option<MonotonicMs>>,
+    pub(crate) software: RefCell<ClientSoftware>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        id: u64,
+        stream: TcpStream,
+        permit: ConnectionPermit,
+        now: MonotonicMs,
+    ) -> Self {
+        Self {
+            id,
+            stream,
+            permit,
+            slots: RefCell::default(),
+            front_request: Cell::new(0),
+            out: RefCell::default(),
+            wake: Notify::new(),
+            is_closing: Cell::new(false),
+            wants_write: Cell::new(false),
+            is_stalled: Cell::new(false),
+            last_activity: Cell::new(now),
+            frame_started: Cell::new(None),
+            software: RefCell::default(),
+        }
+    }
+
+    /// Address of the client.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.permit.ip()
+    }
+
+    /// Ends the connection at the next opportunity.
+    pub(crate) fn close(&self) {
+        self.is_closing.set(true);
+        self.wake.notify_one();
+    }
+
+    /// Makes the task look at the connection again.
+    pub(crate) fn nudge(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Number of the request whose slot is pushed next.
+    pub(crate) fn next_request(&self) -> u64 {
+        self.front_request.get() + self.slots.borrow().len() as u64
+    }
+
+    /// Token for part `part` of the request whose slot is pushed next.
+    pub(crate) fn token(&self, shard: &Shard, part: u32) -> Token {
+        Token { shard: shard.id, connection: self.id, request: self.next_request(), part }
+    }
+
+    /// Adds the next request's slot and returns the request's number.
+    pub(crate) fn push_slot(&self, slot: Slot) -> u64 {
+        let request = self.next_request();
+        self.slots.borrow_mut().push_back(slot);
+        request
+    }
+
+    /// Fills the slot a task worked on.
+    pub(crate) fn fill(self: &Rc<Self>, shard: &Rc<Shard>, request: u64, encoded: OutputBuffer) {
+        if let Some(slot) = self.slot_index(request) {
+            self.slots.borrow_mut()[slot] = Slot::Encoded(encoded);
+            self.pump(shard);
+        }
+    }
+
+    fn slot_index(&self, request: u64) -> Option<usize> {
+        let index = usize::try_from(request.checked_sub(self.front_request.get())?).ok()?;
+        (index < self.slots.borrow().len()).then_some(index)
+    }
+
+    /// Puts an answer that needs no waiting: straight to the socket's queue if nothing is
+    /// before it.
+    pub(crate) fn answer(
+        &self,
+        encode: impl FnOnce(&mut OutputBuffer) -> Result<(), chronik_protocol::EncodeError>,
+    ) -> Result<(), CloseReason> {
+        if self.slots.borrow().is_empty() {
+            encode(&mut self.out.borrow_mut()).map_err(CloseReason::Encode)?;
+            self.front_request.set(self.front_request.get() + 1);
+        } else {
+            let mut encoded = OutputBuffer::new();
+            encode(&mut encoded).map_err(CloseReason::Encode)?;
+            self.push_slot(Slot::Encoded(encoded));
+        }
+        Ok(())
+    }
+
+    /// Applies a completion; `true` if its request is now complete.
+    pub(crate) fn complete_produce(&self, shard: &Shard, completion: &Completion) -> bool {
+        let Some(index) = self.slot_index(completion.token.request) else { return false };
+        let mut slots = self.slots.borrow_mut();
+        let Slot::Produce(pending) = &mut slots[index] else { return false };
+        pending.complete(completion, shard)
+    }
+
+    /// Looks again at a parked fetch: records may have come, or its time is over.
+    pub(crate) fn wake_fetch(self: &Rc<Self>, shard: &Rc<Shard>, request: u64, is_due: bool) {
+        let Some(index) = self.slot_index(request) else { return };
+        let fetch = match &mut self.slots.borrow_mut()[index] {
+            Slot::Fetch(pending) => pending.take_for_look(is_due),
+            Slot::Produce(_) | Slot::Working | Slot::Encoded(_) => None,
+        };
+        let Some(fetch) = fetch else { return };
+        api::fetch::look_again(shard, self, request, fetch);
+        self.pump(shard);
+    }
+
+    /// Puts a fetch that was looked at back into its slot.
+    pub(crate) fn park_fetch(&self, request: u64, fetch: PendingFetch) {
+        if let Some(index) = self.slot_index(request) {
+            self.slots.borrow_mut()[index] = Slot::Fetch(Box::new(fetch));
+        }
+    }
+
+    /// True if a fetch before `request` still waits: this one is looked at after it.
+    pub(crate) fn has_fetch_before(&self, request: u64) -> bool {
+        let Some(index) = self.slot_index(request) else { return false };
+        let slots = self.slots.borrow();
+        slots.range(..index).any(|slot| matches!(slot, Slot::Fetch(_)))
+    }
+
+    /// Encodes complete answers at the front and writes what the socket takes.
+    pub(crate) fn pump(self: &Rc<Self>, shard: &Rc<Shard>) {
+        loop {
+            let is_complete = match self.slots.borrow().front() {
+                Some(Slot::Produce(pending)) => pending.is_complete(),
+                Some(Slot::Encoded(_)) => true,
+                Some(Slot::Fetch(_) | Slot::Working) | None => false,
+            };
+            if !is_complete {
+                break;
+            }
+            let slot = self.slots.borrow_mut().pop_front().expect("just seen");
+            self.front_request.set(self.front_request.get() + 1);
+            let mut out = self.out.borrow_mut();
+            let result = match slot {
+                Slot::Produce(pending) => pending.encode(&mut out, shard),
+                Slot::Encoded(encoded) => {
+                    out.append(encoded);
+                    Ok(())
+                }
+                Slot::Fetch(_) | Slot::Working => unreachable!("only complete slots are taken"),
+            };
+            if let Err(error) = result {
+                drop(out);
+                self.end(shard, &CloseReason::Encode(error));
+                return;
+            }
+        }
+        self.write(shard);
+        self.start_queued_fetch(shard);
+        if self.is_stalled.get() && self.may_read(shard) {
+            self.nudge();
+        }
+    }
+
+    /// A fetch that waited for an earlier one on this connection gets its turn.
+    fn start_queued_fetch(self: &Rc<Self>, shard: &Rc<Shard>) {
+        let queued = {
+            let slots = self.slots.borrow();
+            let first = slots.iter().position(|slot| matches!(slot, Slot::Fetch(_)));
+            first.filter(
+                |index| matches!(&slots[*index], Slot::Fetch(pending) if pending.is_queued()),
+            )
+        };
+        if let Some(index) = queued {
+            let request = self.front_request.get() + index as u64;
+            self.wake_fetch(shard, request, false);
+        }
+    }
+
+    /// Writes as much as the socket takes now; the rest when it is writable again.
+    pub(crate) fn write(&self, shard: &Shard) {
+        let mut out = self.out.borrow_mut();
+        while !out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let used = out.fill_io_slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..used]) {
+                Ok(count) => {
+                    out.advance(count);
+                    self.last_activity.set(shard.now());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wants_write.set(true);
+                    self.wake.notify_one();
+                    return;
+                }
+                Err(error) => {
+                    debug!(%error, client = %self.ip(), "a connection broke while writing");
+                    drop(out);
+                    self.close();
+                    return;
+                }
+            }
+        }
+        self.wants_write.set(false);
+    }
+
+    /// Ends the connection for a reason worth telling.
+    pub(crate) fn end(&self, shard: &Shard, reason: &CloseReason) {
+        shard.node.metrics.count_close(shard.id, reason);
+        let client = self.ip();
+        match reason {
+            CloseReason::Unsupported { api_key, version, supported } => {
+                let software = self.software.borrow();
+                info!(
+                    code = "I050",
+                    %client,
+                    software = %software.name,
+                    software_version = %software.version,
+                    api_key,
+                    version,
+                    supported,
+                    "a client asked for something this server does not offer"
+                );
+            }
+            CloseReason::Encode(error) => error!(%client, %error, "cannot encode an answer"),
+            other => debug!(%client, reason = %other, "closed a connection"),
+        }
+        self.close();
+    }
+
+    /// Periodic care: overdue produce requests, unfinished frames, idleness.
+    pub(crate) fn sweep(self: &Rc<Self>, shard: &Rc<Shard>, now: MonotonicMs) {
+        let mut has_expired = false;
+        for slot in self.slots.borrow_mut().iter_mut() {
+            if let Slot::Produce(pending) = slot {
+                has_expired |= pending.expire(now, shard);
+            }
+        }
+        if has_expired {
+            self.pump(shard);
+        }
+        let limits = &shard.node.config.listener;
+        let overdue =
+            |since: MonotonicMs, limit_ms: u64| now.since(since).as_millis() > u128::from(limit_ms);
+        if self.frame_started.get().is_some_and(|at| overdue(at, limits.request_deadline_ms)) {
+            self.end(shard, &CloseReason::SlowSender);
+        } else if self.slots.borrow().is_empty()
+            && overdue(self.last_activity.get(), limits.connections_idle_max_ms)
+        {
+            self.end(shard, &CloseReason::Idle);
+        }
+    }
+
+    /// True if more requests may be read: answers are taken and memory is left.
+    fn may_read(&self, shard: &Shard) -> bool {
+        let write_max = usize::try_from(shard.node.config.listener.write_buffer_bytes_max);
+        self.slots.borrow().len() < SLOTS_MAX
+            && self.out.borrow().len() <= write_max.unwrap_or(usize::MAX)
+            && shard.may_read()
+    }
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(shard: Rc<Shard>, connection: Rc<Connection>) {
+    let mut receiver =
+        Receiver { buffer: BytesMut::with_capacity(RECEIVE_BUFFER_BYTES), frame_bytes_expected: 0 };
+    while !connection.is_closing.get() {
+        let may_read = connection.may_read(&shard);
+        let wants_write = connection.wants_write.get();
+        tokio::select! {
+            ready = connection.stream.readable(), if may_read => {
+                if ready.is_err() || !receiver.turn(&shard, &connection) {
+                    break;
+                }
+            }
+            ready = connection.stream.writable(), if wants_write => {
+                if ready.is_err() {
+                    break;
+                }
+                connection.pump(&shard);
+            }
+            () = connection.wake.notified() => {
+                // Requests that were received before reading stopped.
+                if connection.may_read(&shard) && !receiver.handle_received(&shard, &connection) {
+                    break;
+                }
+            }
+        }
+    }
+    connection.is_closing.set(true);
+    for slot in connection.slots.borrow_mut().drain(..) {
+        match slot {
+            Slot::Produce(pending) => pending.abandon(&shard),
+            Slot::Fetch(pending) => pending.abandon(&shard, &connection),
+            Slot::Working | Slot::Encoded(_) => {}
+        }
+    }
+    shard.remove(connection.id);
+}
+
+/// The receiving half of a connection.
+struct Receiver {
+    buffer: BytesMut,
+    /// Size of the frames this client sends: space for one is kept ready.
+    frame_bytes_expected: usize,
+}
+
+impl Receiver {
+    /// Reads what there is, handles every complete request, writes what is ready. `false` ends
+    /// the connection.
+    fn turn(&mut self, shard: &Rc<Shard>, connection: &Rc<Connection>) -> bool {
+        let mut turn_bytes = 0;
+        loop {
+            if self.buffer.capacity() - self.buffer.len() < READ_BYTES_MIN {
+                self.grow();
+            }
+            match connection.stream.try_read_buf(&mut self.buffer) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    turn_bytes += count;
+                    connection.last_activity.set(shard.now());
+                    let is_drained = self.buffer.len() < self.buffer.capacity();
+                    if !self.handle_received(shard, connection) {
+                        return false;
+                    }
+                    if is_drained || turn_bytes >= TURN_BYTES_MAX || !connection.may_read(shard) {
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) => {
+                    debug!(%error, client = %connection.ip(), "a connection broke");
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Memory grows with what has arrived, never with what was announced: at most twice the
+    /// received bytes, or what this client has sent in one frame before.
+    fn grow(&mut self) {
+        let wanted = self
+            .buffer
+            .len()
+            .max(self.frame_bytes_expected.saturating_sub(self.buffer.len()))
+            .max(RECEIVE_BUFFER_BYTES);
+        self.buffer.reserve(wanted);
+    }
+
+    /// Handles every complete request in the buffer as one turn.
+    fn handle_received(&mut self, shard: &Rc<Shard>, connection: &Rc<Connection>) -> bool {
+        let limit = usize::try_from(shard.node.config.listener.request_bytes_max);
+        let limit = limit.unwrap_or(usize::MAX);
+        let mut result = Ok(());
+        let mut is_partial = false;
+        let mut handled = 0_u32;
+        while result.is_ok() && !is_partial && connection.may_read(shard) {
+            match split_frame(&self.buffer, limit) {
+                Ok(FrameSplit::Frame { payload }) => {
+                    self.buffer.advance(FRAME_PREFIX_BYTES);
+                    self.note_frame_size(payload);
+                    let frame = self.buffer.split_to(payload);
+                    result = api::handle(shard, connection, frame);
+                    handled += 1;
+                }
+                Ok(FrameSplit::NeedMore { .. }) => is_partial = true,
+                Err(error) => result = Err(CloseReason::Frame(error)),
+            }
+        }
+        connection.is_stalled.set(!is_partial && !self.buffer.is_empty());
+        if !is_partial || self.buffer.is_empty() {
+            connection.frame_started.set(None);
+        } else if handled > 0 || connection.frame_started.get().is_none() {
+            connection.frame_started.set(Some(shard.now()));
+        }
+        shard.end_turn();
+        if let Err(reason) = result {
+            connection.end(shard, &reason);
+            return false;
+        }
+        connection.pump(shard);
+        !connection.is_closing.get()
+    }
+
+    /// Remembers the largest recent frame, and forgets it slowly.
+    fn note_frame_size(&mut self, payload: usize) {
+        let size = payload + FRAME_PREFIX_BYTES;
+        self.frame_bytes_expected =
+            if size > self.frame_bytes_expected { size } else { self.frame_bytes_expected / 8 * 7 };
+    }
+}

@@ -1,0 +1,366 @@
+//! A shard: one thread with its own event loop and the connections pinned to it.
+//!
+//! Connections append and fetch right on the shard; only completions cross threads. Whoever
+//! completes something for a shard puts it into the shard's inbox and wakes it once; the shard
+//! then fills response slots and writes what has become ready.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::net::TcpStream as StdTcpStream;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chronik_common::MonotonicMs;
+use chronik_monitoring::Beat;
+use chronik_partition::{Completion, Partition, Token};
+use chronik_wal::Flushed;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tracing::debug;
+
+use crate::net::connection::{Connection, serve};
+use crate::net::listener::ConnectionPermit;
+use crate::node::Node;
+
+/// How often idle connections, overdue requests and the like are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
+/// The same while produce requests wait for an acknowledgement.
+const BUSY_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What other threads hand to a shard.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    flushed: Vec<Flushed>,
+    completed: Vec<Completion>,
+    woken: Vec<Token>,
+    connections: Vec<(StdTcpStream, ConnectionPermit)>,
+    is_stopping: bool,
+}
+
+/// The side of a shard that other threads see.
+#[derive(Default)]
+pub(crate) struct ShardHandle {
+    inbox: Mutex<Inbox>,
+    wake: Notify,
+}
+
+impl ShardHandle {
+    fn post(&self, change: impl FnOnce(&mut Inbox)) {
+        change(&mut self.inbox.lock().expect("no holder of an inbox panics"));
+        self.wake.notify_one();
+    }
+
+    /// Frames appended by this shard are durable.
+    pub(crate) fn post_flushed(&self, flushed: &[Flushed]) {
+        self.post(|inbox| inbox.flushed.extend_from_slice(flushed));
+    }
+
+    /// Waiters of this shard's connections are done.
+    pub(crate) fn post_completed(&self, completed: &[Completion], woken: &[Token]) {
+        self.post(|inbox| {
+            inbox.completed.extend_from_slice(completed);
+            inbox.woken.extend_from_slice(woken);
+        });
+    }
+
+    /// A connection to serve.
+    pub(crate) fn post_connection(&self, stream: StdTcpStream, permit: ConnectionPermit) {
+        self.post(|inbox| inbox.connections.push((stream, permit)));
+    }
+
+    /// Ends the shard's loop.
+    pub(crate) fn stop(&self) {
+        self.post(|inbox| inbox.is_stopping = true);
+    }
+}
+
+/// Sends completions to the shards that own their connections.
+pub(crate) fn post_to_owners(
+    shards: &[Arc<ShardHandle>],
+    completed: &[Completion],
+    woken: &[Token],
+) {
+    let mut by_shard: BTreeMap<u16, (Vec<Completion>, Vec<Token>)> = BTreeMap::new();
+    for completion in completed {
+        by_shard.entry(completion.token.shard).or_default().0.push(*completion);
+    }
+    for token in woken {
+        by_shard.entry(token.shard).or_default().1.push(*token);
+    }
+    for (shard, (completed, woken)) in by_shard {
+        shards[usize::from(shard)].post_completed(&completed, &woken);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FetchDeadline {
+    at: MonotonicMs,
+    connection: u64,
+    request: u64,
+}
+
+impl Ord for FetchDeadline {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        // The earliest deadline is the greatest, so that it is on top of the heap.
+        other.at.cmp(&self.at)
+    }
+}
+
+impl PartialOrd for FetchDeadline {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A shard, on its own thread.
+pub(crate) struct Shard {
+    pub(crate) id: u16,
+    pub(crate) node: Arc<Node>,
+    handle: Arc<ShardHandle>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    /// Partitions appended to in this turn, each once.
+    touched: RefCell<Vec<Arc<Partition>>>,
+    /// Bytes of requests that wait for an acknowledgement.
+    queued_bytes: Cell<usize>,
+    queued_bytes_max: usize,
+    /// Connections that stopped reading until requests are answered.
+    is_throttled: Cell<bool>,
+    fetch_deadlines: RefCell<BinaryHeap<FetchDeadline>>,
+    deadline_added: Notify,
+    completed: RefCell<Vec<Completion>>,
+    woken: RefCell<Vec<Token>>,
+}
+
+impl Shard {
+    /// Runs shard `id` on the calling thread until it is stopped.
+    pub(crate) fn run(id: u16, node: Arc<Node>, beat: Beat) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(4)
+            .build()?;
+        let handle = Arc::clone(&node.shards()[usize::from(id)]);
+        let shard_count = node.shards().len();
+        let queued_bytes_max = usize::try_from(node.config.listener.queued_request_bytes_max)
+            .unwrap_or(usize::MAX)
+            / shard_count;
+        let shard = Rc::new(Self {
+            id,
+            node,
+            handle,
+            connections: RefCell::default(),
+            next_connection: Cell::new(1),
+            touched: RefCell::default(),
+            queued_bytes: Cell::new(0),
+            queued_bytes_max,
+            is_throttled: Cell::new(false),
+            fetch_deadlines: RefCell::default(),
+            deadline_added: Notify::new(),
+            completed: RefCell::default(),
+            woken: RefCell::default(),
+        });
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            tokio::task::spawn_local(Rc::clone(&shard).watch_deadlines());
+            tokio::task::spawn_local(Rc::clone(&shard).sweep(beat));
+            shard.serve_inbox().await;
+        });
+        Ok(())
+    }
+
+    /// Handles what other threads hand over until the shard is stopped.
+    async fn serve_inbox(self: &Rc<Self>) {
+        loop {
+            self.handle.wake.notified().await;
+            let inbox = std::mem::take(
+                &mut *self.handle.inbox.lock().expect("no holder of an inbox panics"),
+            );
+            for (stream, permit) in inbox.connections {
+                self.adopt(stream, permit);
+            }
+            for flushed in &inbox.flushed {
+                if let Some(partition) = self.node.registry.by_log(flushed.log) {
+                    partition.on_flushed(
+                        flushed,
+                        &mut self.completed.borrow_mut(),
+                        &mut self.woken.borrow_mut(),
+                    );
+                }
+            }
+            self.completed.borrow_mut().extend(inbox.completed);
+            self.woken.borrow_mut().extend(inbox.woken);
+            self.deliver();
+            if inbox.is_stopping {
+                for connection in self.connections.borrow().values() {
+                    connection.close();
+                }
+                return;
+            }
+        }
+    }
+
+    fn adopt(self: &Rc<Self>, stream: StdTcpStream, permit: ConnectionPermit) {
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                debug!(%error, "cannot adopt a connection");
+                return;
+            }
+        };
+        let id = self.next_connection.get();
+        self.next_connection.set(id + 1);
+        let connection = Rc::new(Connection::new(id, stream, permit, self.now()));
+        self.connections.borrow_mut().insert(id, Rc::clone(&connection));
+        tokio::task::spawn_local(serve(Rc::clone(self), connection));
+    }
+
+    /// Forgets a connection that is closed.
+    pub(crate) fn remove(&self, connection: u64) {
+        self.connections.borrow_mut().remove(&connection);
+    }
+
+    pub(crate) fn now(&self) -> MonotonicMs {
+        self.node.clock.monotonic()
+    }
+
+    /// Notes a partition that was appended to in this turn.
+    pub(crate) fn touch(&self, partition: &Arc<Partition>) {
+        let mut touched = self.touched.borrow_mut();
+        if !touched.iter().any(|other| Arc::ptr_eq(other, partition)) {
+            touched.push(Arc::clone(partition));
+        }
+    }
+
+    /// Ends a turn: hands the turn's frames to the disk, then delivers what is complete already.
+    pub(crate) fn end_turn(self: &Rc<Self>) {
+        for partition in self.touched.borrow_mut().drain(..) {
+            partition.submit(
+                self.id,
+                &mut self.completed.borrow_mut(),
+                &mut self.woken.borrow_mut(),
+            );
+        }
+        self.deliver();
+    }
+
+    /// Brings completions to their connections: this shard's directly, others' by inbox.
+    fn deliver(self: &Rc<Self>) {
+        if self.completed.borrow().is_empty() && self.woken.borrow().is_empty() {
+            return;
+        }
+        let completed = std::mem::take(&mut *self.completed.borrow_mut());
+        let woken = std::mem::take(&mut *self.woken.borrow_mut());
+        let is_foreign = |token: &Token| token.shard != self.id;
+        let foreign: Vec<Completion> =
+            completed.iter().filter(|one| is_foreign(&one.token)).copied().collect();
+        let foreign_woken: Vec<Token> =
+            woken.iter().filter(|one| is_foreign(one)).copied().collect();
+        if !foreign.is_empty() || !foreign_woken.is_empty() {
+            post_to_owners(self.node.shards(), &foreign, &foreign_woken);
+        }
+        let mut ready: Vec<Rc<Connection>> = Vec::new();
+        for completion in completed.iter().filter(|one| !is_foreign(&one.token)) {
+            let connection = self.connection(completion.token.connection);
+            if let Some(connection) = connection
+                && connection.complete_produce(self, completion)
+                && !ready.iter().any(|other| Rc::ptr_eq(other, &connection))
+            {
+                ready.push(connection);
+            }
+        }
+        for connection in ready {
+            connection.pump(self);
+        }
+        for token in woken.iter().filter(|one| !is_foreign(one)) {
+            if let Some(connection) = self.connection(token.connection) {
+                connection.wake_fetch(self, token.request, false);
+            }
+        }
+        // Give the buffers back; delivering may have produced new entries.
+        let mut buffer = completed;
+        buffer.clear();
+        let mut current = self.completed.borrow_mut();
+        if current.is_empty() {
+            *current = buffer;
+        }
+    }
+
+    fn connection(&self, id: u64) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(&id).cloned()
+    }
+
+    /// Accounts for a request that waits; see [`Shard::may_read`].
+    pub(crate) fn charge(&self, bytes: usize) {
+        self.queued_bytes.set(self.queued_bytes.get() + bytes);
+    }
+
+    /// Gives back what [`Shard::charge`] took; connections that stopped reading go on.
+    pub(crate) fn release(&self, bytes: usize) {
+        let left = self.queued_bytes.get() - bytes;
+        self.queued_bytes.set(left);
+        if self.is_throttled.get() && left < self.queued_bytes_max / 2 {
+            self.is_throttled.set(false);
+            for connection in self.connections.borrow().values() {
+                connection.nudge();
+            }
+        }
+    }
+
+    /// True if sockets may be read: waiting requests leave memory for more.
+    pub(crate) fn may_read(&self) -> bool {
+        let may_read = self.queued_bytes.get() < self.queued_bytes_max;
+        if !may_read {
+            self.is_throttled.set(true);
+        }
+        may_read
+    }
+
+    /// Answers a parked fetch at `at` with whatever there is.
+    pub(crate) fn schedule_fetch(&self, at: MonotonicMs, connection: u64, request: u64) {
+        let mut deadlines = self.fetch_deadlines.borrow_mut();
+        let is_earliest = deadlines.peek().is_none_or(|first| at < first.at);
+        deadlines.push(FetchDeadline { at, connection, request });
+        if is_earliest {
+            self.deadline_added.notify_one();
+        }
+    }
+
+    async fn watch_deadlines(self: Rc<Self>) {
+        loop {
+            let next = self.fetch_deadlines.borrow().peek().copied();
+            let Some(next) = next else {
+                self.deadline_added.notified().await;
+                continue;
+            };
+            let now = self.now();
+            if next.at <= now {
+                self.fetch_deadlines.borrow_mut().pop();
+                if let Some(connection) = self.connection(next.connection) {
+                    connection.wake_fetch(&self, next.request, true);
+                }
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(next.at.since(now)) => {}
+                () = self.deadline_added.notified() => {}
+            }
+        }
+    }
+
+    /// Looks after connections: idle ones, overdue requests, unfinished frames.
+    async fn sweep(self: Rc<Self>, beat: Beat) {
+        loop {
+            let is_busy = self.queued_bytes.get() > 0;
+            tokio::time::sleep(if is_busy { BUSY_SWEEP_INTERVAL } else { SWEEP_INTERVAL }).await;
+            let now = self.now();
+            beat.beat(now);
+            let connections: Vec<Rc<Connection>> =
+                self.connections.borrow().values().cloned().collect();
+            for connection in connections {
+                connection.sweep(&self, now);
+            }
+        }
+    }
+}
