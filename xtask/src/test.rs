@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::command::{cargo, cargo_output};
-use crate::{codegen, docs, fuzz, tidy};
+use crate::{clients, codegen, docs, fuzz, tidy};
 
 /// One check.
 struct Step {
@@ -70,13 +70,23 @@ const STEPS: &[Step] = &[
         name: "tests",
         headline: "unit, integration and documentation tests pass",
         advice: "Repeat a failing test alone with `cargo test -p CRATE NAME`.",
-        run: |root| cargo(root, &["test", "--locked", "--workspace"]),
+        run: |root| {
+            clients::prepare(root)?;
+            cargo(root, &["test", "--locked", "--workspace"])
+        },
     },
     Step {
         name: "fuzz",
         headline: "inputs that once failed, and the seeds, do no harm",
         advice: "Repeat with `cargo xtask fuzz --replay`; it names the target and the input.",
         run: |root| fuzz::run(root, &["--replay".to_owned()]),
+    },
+    Step {
+        name: "clients",
+        headline: "kcat, librdkafka, kafka-python and rust-rdkafka work",
+        advice: "Repeat one suite with `target/compat-venv/bin/python tests/compat/run.py \
+                 target/debug/chronik-server /tmp/results.json SUITE`.",
+        run: clients::run_suites,
     },
 ];
 

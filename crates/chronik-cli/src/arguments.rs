@@ -45,8 +45,9 @@ pub struct Cli {
 
 /// Flags that every verb has.
 #[derive(Clone, Args, Debug)]
+#[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Where the cluster is: HOST[:PORT], several separated by commas.
+    /// Where the cluster is: HOST or HOST:PORT, several separated by commas.
     #[arg(
         short,
         long,

@@ -1,9 +1,9 @@
 //! A small synchronous Kafka client: one thread, one request at a time.
 //!
 //! Speaks the public protocol only, so it works with any Kafka cluster without TLS and SASL.
-//! Knows where nodes are ([`Client::refresh`]) and sends each question to the node that can
-//! answer it. A step that fails for a reason that passes is repeated, after asking where things
-//! are now, until the step's time is over; then the last reason is reported.
+//! Knows where nodes are and sends each question to the node that can answer it. A step that
+//! fails for a reason that passes is repeated, after asking where things are now, until the
+//! step's time is over; then the last reason is reported.
 //!
 //! Not here: consumer groups, transactions, pipelining. Every wait is bounded by
 //! [`ClientOptions::timeout`], every answer by 128 MiB.
@@ -16,7 +16,7 @@ mod metadata;
 mod produce;
 mod producer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -33,8 +33,8 @@ pub use metadata::{Cluster, PartitionView, TopicView};
 pub use produce::{Acks, ProducerIdentity};
 pub use producer::{PartitionSummary, Producer, ProducerOptions, RecordToSend};
 
-pub(crate) use connection::Deadline;
 use connection::Connection;
+pub(crate) use connection::Deadline;
 
 /// First wait before a step is repeated; doubled each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -70,6 +70,8 @@ pub struct Client {
     options: ClientOptions,
     /// By address as dialled.
     connections: BTreeMap<String, Connection>,
+    /// Addresses that once accepted a connection.
+    reached: BTreeSet<String>,
     /// Address of a bootstrap connection that worked.
     home: Option<Endpoint>,
     cluster: Cluster,
@@ -79,7 +81,13 @@ impl Client {
     /// A client that has not dialled yet.
     #[must_use]
     pub fn new(options: ClientOptions) -> Self {
-        Self { options, connections: BTreeMap::new(), home: None, cluster: Cluster::default() }
+        Self {
+            options,
+            connections: BTreeMap::new(),
+            reached: BTreeSet::new(),
+            home: None,
+            cluster: Cluster::default(),
+        }
     }
 
     /// The cluster's address, for messages: the one that answered, or those that were given.
@@ -142,8 +150,17 @@ impl Client {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            // A server that was there before is waited for; one that never was is not.
+            let was_there = match &error {
+                ClientError::Unreachable { .. } => self.home.is_some(),
+                ClientError::AdvertisedUnreachable { address, .. } => {
+                    self.reached.contains(address)
+                }
+                _ => false,
+            };
+            let may_pass = error.is_retriable() || was_there;
             let has_time = deadline.remaining().is_some_and(|left| left > backoff);
-            if !error.is_retriable() || !has_time {
+            if !may_pass || !has_time {
                 return Err(error);
             }
             thread::sleep(backoff);
@@ -177,6 +194,7 @@ impl Client {
                 ClientError::AdvertisedUnreachable { node, address: key.clone(), reason }
             })?;
             let connection = Connection::open(stream, endpoint, deadline)?;
+            self.reached.insert(key.clone());
             self.connections.insert(key.clone(), connection);
         }
         Ok(key)

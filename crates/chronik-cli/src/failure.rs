@@ -109,19 +109,17 @@ pub enum Failure {
         /// The topic's last partition.
         last: i32,
     },
-    /// An offset behind the end of the log.
+    /// An offset behind the ends of all partitions.
     #[error(
-        "{topic}-{partition} ends at offset {end}; {offset} does not exist yet. Start lower, at \
-         `-s end`, or at `-s -1` for the last record."
+        "no partition of {topic} has an offset {offset}: the longest ends before {end}. Start \
+         lower, at `-s end`, or at `-s -1` for the last record."
     )]
     OffsetBeyondEnd {
         /// The topic.
         topic: String,
-        /// The partition.
-        partition: i32,
         /// The offset as given.
         offset: i64,
-        /// Log end offset, exclusive.
+        /// Highest log end offset of the topic's partitions, exclusive.
         end: i64,
     },
     /// A doctor found something bad.
@@ -143,6 +141,14 @@ pub enum Failure {
     /// The server of `chronik dev` did not start or did not stop cleanly.
     #[error("the server ended with an error; its own message says why")]
     Server,
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    UnreadableFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// A directory for `chronik dev --ephemeral` cannot be made.
     #[error("cannot create {}: {source}. Choose a place with --data-dir.", path.display())]
     TemporaryDirectory {
@@ -173,6 +179,7 @@ impl Failure {
             Self::OneNodeOnly { .. } => "E121",
             Self::Server => "E122",
             Self::TemporaryDirectory { .. } => "E123",
+            Self::UnreadableFile { .. } => "E124",
         }
     }
 

@@ -50,14 +50,14 @@ pub fn help_json() -> String {
 pub(crate) fn plain_message(error: &clap::Error) -> String {
     let text = error.to_string();
     let first_part = text.split("\n\nUsage:").next().unwrap_or_default();
-    let words: Vec<_> = first_part.split_whitespace().collect();
-    words.join(" ").trim_start_matches("error: ").to_owned()
+    let one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let parts: Vec<_> = first_part.split("\n\n").map(one_line).collect();
+    parts.join("; ").trim_start_matches("error: ").to_owned()
 }
 
 fn command_help(command: &Command) -> CommandHelp {
-    let text = |text: Option<&clap::builder::StyledStr>| {
-        text.map(ToString::to_string).unwrap_or_default()
-    };
+    let text =
+        |text: Option<&clap::builder::StyledStr>| text.map(ToString::to_string).unwrap_or_default();
     let examples = text(command.get_after_help());
     CommandHelp {
         name: command.get_name().to_owned(),

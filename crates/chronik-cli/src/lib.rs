@@ -17,6 +17,7 @@ mod base64;
 pub mod client;
 mod failure;
 mod grammar;
+mod machine;
 mod output;
 mod partitioner;
 mod record_format;
@@ -40,19 +41,19 @@ use output::Console;
 
 /// Runs the whole command line; `arguments` come without the name of the program.
 #[must_use]
-pub fn main_with_args(arguments: Vec<OsString>) -> ExitCode {
+pub fn main_with_args(arguments: &[OsString]) -> ExitCode {
     // The server has its own grammar, in which some letters mean something else.
     if arguments.first().is_some_and(|first| first == "server") {
         return verbs::server::run(arguments[1..].to_vec());
     }
-    let cli = match parse(&arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
-        Err(error) => return answer_parse_error(&arguments, &error).into(),
+        Err(error) => return answer_parse_error(arguments, &error).into(),
     };
     if cli.help_json {
         return Console::print_raw(&help_json()).into();
     }
-    verbs::run(cli).into()
+    verbs::run(cli)
 }
 
 /// Parses `arguments`, which come without the name of the program.

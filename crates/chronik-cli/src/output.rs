@@ -215,6 +215,12 @@ pub(crate) struct Paint {
 }
 
 impl Paint {
+    /// No colors.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { is_colored: false }
+    }
+
     /// What is as it should be.
     pub(crate) fn good(self, text: &str) -> String {
         self.wrap("32", text)

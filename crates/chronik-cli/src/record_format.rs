@@ -122,20 +122,20 @@ impl RecordFormat {
             match piece {
                 Piece::Text(text) => output.extend_from_slice(text),
                 Piece::Topic => output.extend_from_slice(located.topic.as_bytes()),
-                Piece::Partition => put(output, located.partition),
-                Piece::Offset => put(output, record.offset),
-                Piece::Timestamp => put(output, record.timestamp),
+                Piece::Partition => put(output, &located.partition),
+                Piece::Offset => put(output, &record.offset),
+                Piece::Timestamp => put(output, &record.timestamp),
                 Piece::Key => output.extend_from_slice(record.key.unwrap_or_default()),
-                Piece::KeyLength => put(output, length(record.key)),
+                Piece::KeyLength => put(output, &length(record.key)),
                 Piece::Value => output.extend_from_slice(record.value.unwrap_or_default()),
-                Piece::ValueLength => put(output, length(record.value)),
+                Piece::ValueLength => put(output, &length(record.value)),
                 Piece::Headers => put_headers(output, record),
             }
         }
     }
 }
 
-fn put(output: &mut Vec<u8>, value: impl ToString) {
+fn put(output: &mut Vec<u8>, value: &impl ToString) {
     output.extend_from_slice(value.to_string().as_bytes());
 }
 

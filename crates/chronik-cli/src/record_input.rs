@@ -127,9 +127,7 @@ fn bytes(
     in_base64: Option<String>,
 ) -> Result<Option<Vec<u8>>, InputDefect> {
     match (in_base64, value) {
-        (Some(text), _) => {
-            base64::decode(&text).map(Some).ok_or(InputDefect::NotBase64(field))
-        }
+        (Some(text), _) => base64::decode(&text).map(Some).ok_or(InputDefect::NotBase64(field)),
         (None, Value::Null) => Ok(None),
         (None, Value::String(text)) => Ok(Some(text.into_bytes())),
         (None, other) => Ok(Some(other.to_string().into_bytes())),

@@ -25,7 +25,7 @@ mod topic_settings;
 pub use acks::{Completion, Token};
 pub use append::{Acks, Appended, BatchSource, PreparedBatch};
 pub use error::{AckError, AppendError, ReadError};
-pub use partition::{Partition, PartitionNumbers};
+pub use partition::{Partition, PartitionNumbers, StorageFailureHook};
 pub use producer_state::ProducerError;
 pub use read::{EpochEnd, FetchRead, TimestampedOffset};
 pub use registry::{Registry, TopicHandle};

@@ -8,7 +8,9 @@ use bytes::BytesMut;
 use chronik_common::{LeaderEpoch, Lsn, Offset, PartitionIndex, TopicId, TopicPartition};
 use chronik_record::BatchHeader;
 use chronik_wal::frame::FrameKind;
-use chronik_wal::{Flushed, LogAccess, LogId, OpenedLog, PartitionLog, StateSnapshot, WalError};
+use chronik_wal::{
+    Flushed, LogAccess, LogId, OpenedLog, PartitionLog, StateSnapshot, Verdict, WalError,
+};
 use tracing::{error, warn};
 
 use crate::acks::{AckQueue, Completion, FetchQueue, Token};
@@ -19,6 +21,9 @@ use crate::topic_settings::TopicSettings;
 
 /// A state snapshot is due after this many frames.
 const SNAPSHOT_FRAMES: u64 = 2_000;
+
+/// Who decides what a storage failure of one partition means for the process.
+pub type StorageFailureHook = Arc<dyn Fn(&TopicPartition, &WalError) + Send + Sync>;
 
 /// The numbers of a partition that other threads look at; each has one writer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +60,7 @@ pub struct Partition {
     name: TopicPartition,
     topic_id: TopicId,
     log_id: LogId,
+    on_storage_failure: StorageFailureHook,
     settings: ArcSwap<TopicSettings>,
     state: Mutex<PartitionState>,
     log_start_offset: AtomicI64,
@@ -72,15 +78,18 @@ impl Partition {
     /// Opens a partition over its log: derives producer state from the newest snapshot and the
     /// frames behind it. Blocks.
     ///
+    /// A log whose frames cannot be replayed is opened read-only.
+    ///
     /// # Errors
-    /// A failed or damaged read of the frames to replay.
+    /// A failed read of the frames to replay.
     pub fn open(
         name: TopicPartition,
         opened: OpenedLog,
         settings: Arc<TopicSettings>,
         leader_epoch: LeaderEpoch,
+        on_storage_failure: StorageFailureHook,
     ) -> Result<Arc<Self>, WalError> {
-        let OpenedLog { topic_id, log, snapshot, .. } = opened;
+        let OpenedLog { topic_id, mut log, snapshot, .. } = opened;
         let mut producers = ProducerState::default();
         let mut snapshot_at = (Lsn::ZERO, Offset::ZERO);
         if let Some(snapshot) = snapshot {
@@ -92,13 +101,24 @@ impl Partition {
                 None => warn!(partition = %name, "skipped a snapshot that does not decode"),
             }
         }
-        log.replay(snapshot_at.0.next(), |frame, body| {
+        let mut replayed = snapshot_at.0;
+        let result = log.replay(replayed.next(), |frame, body| {
+            replayed = frame.lsn;
             if frame.kind == FrameKind::Data
                 && let Ok(batch) = BatchHeader::parse(body)
             {
                 producers.note(&batch, frame.append_time_ms);
             }
-        })?;
+        });
+        match result {
+            Ok(()) => {}
+            // Without its producers a log must not grow; what can be read is still served.
+            Err(damage @ WalError::Damaged { .. }) => {
+                error!(partition = %name, error = %damage, code = "E080", "the log is read-only");
+                log.mark_damaged(Verdict::DamagedRange { first: replayed.next() });
+            }
+            Err(failure) => return Err(failure),
+        }
         let leader_epoch = leader_epoch.max(log.epochs().last_epoch().unwrap_or(LeaderEpoch(0)));
         let state = PartitionState {
             leader_epoch,
@@ -116,6 +136,7 @@ impl Partition {
         let partition = Self {
             name,
             topic_id,
+            on_storage_failure,
             log_id: state.log.identity().id,
             settings: ArcSwap::new(settings),
             log_start_offset: AtomicI64::new(0),
@@ -323,6 +344,6 @@ impl LogAccess for Partition {
     }
 
     fn on_storage_failure(&self, failure: &WalError) {
-        error!(partition = %self.name, error = %failure, "the log stopped");
+        (self.on_storage_failure)(&self.name, failure);
     }
 }

@@ -11,10 +11,10 @@ use chronik_cluster::{MetadataImage, Topic};
 use chronik_common::{PartitionIndex, TopicId, TopicPartition};
 use chronik_config::TopicConfig;
 use chronik_wal::{LogAccess, LogId, OpenedLog, WalError, WalManager};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::acks::{Completion, Token};
-use crate::partition::Partition;
+use crate::partition::{Partition, StorageFailureHook};
 use crate::topic_settings::TopicSettings;
 
 /// A topic on this node.
@@ -50,6 +50,7 @@ pub struct Registry {
     unclaimed: Mutex<HashMap<TopicPartition, OpenedLog>>,
     wal: Arc<WalManager>,
     topic_defaults: TopicConfig,
+    on_storage_failure: StorageFailureHook,
 }
 
 impl Registry {
@@ -59,12 +60,19 @@ impl Registry {
         wal: Arc<WalManager>,
         recovered: Vec<OpenedLog>,
         topic_defaults: TopicConfig,
+        on_storage_failure: StorageFailureHook,
     ) -> Self {
         let unclaimed = recovered
             .into_iter()
             .filter_map(|log| log.partition.clone().map(|name| (name, log)))
             .collect();
-        Self { tables: ArcSwap::default(), unclaimed: Mutex::new(unclaimed), wal, topic_defaults }
+        Self {
+            tables: ArcSwap::default(),
+            unclaimed: Mutex::new(unclaimed),
+            wal,
+            topic_defaults,
+            on_storage_failure,
+        }
     }
 
     /// The topic of that name, if this node has a part of it.
@@ -130,14 +138,23 @@ impl Registry {
         self.tables.store(Arc::new(tables));
     }
 
-    /// Removes logs found at start that belong to no topic of the image: their topic was deleted
-    /// just before the stop.
-    pub fn remove_unclaimed(&self) {
+    /// Sets aside logs found at start that belong to no topic of the image: their topic was
+    /// deleted just before the stop, or the metadata is not what it should be. Data is never
+    /// removed on that suspicion.
+    pub fn set_aside_unclaimed(&self) {
         let orphans = std::mem::take(&mut *self.lock_unclaimed());
         for (name, orphan) in orphans {
-            info!(partition = %name, topic_id = %orphan.topic_id, "removed a log without a topic");
+            let topic_id = orphan.topic_id;
             drop(orphan);
-            self.remove_files(None, &name);
+            match self.wal.set_aside(&name) {
+                Ok(path) => {
+                    let path = path.display();
+                    warn!(partition = %name, %topic_id, %path, "set aside a log without a topic");
+                }
+                Err(failure) => {
+                    error!(partition = %name, error = %failure, "cannot set aside a log");
+                }
+            }
         }
     }
 
@@ -160,7 +177,13 @@ impl Registry {
                 PartitionIndex(i32::try_from(index).expect("partitions are counted in i32"));
             let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
             let opened = self.open_log(&name, topic.id, &settings).and_then(|log| {
-                Partition::open(name.clone(), log, Arc::clone(&settings), row.leader_epoch)
+                Partition::open(
+                    name.clone(),
+                    log,
+                    Arc::clone(&settings),
+                    row.leader_epoch,
+                    Arc::clone(&self.on_storage_failure),
+                )
             });
             match opened {
                 Ok(partition) => {

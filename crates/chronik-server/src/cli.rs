@@ -13,10 +13,14 @@ use chronik_config::{Config, Flag, LoadError, Loaded, LogFormat, Mode, Sources, 
 use chronik_monitoring::init_logs;
 use chronik_wal::io::RealDisk;
 use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::node::{OnFatal, RunningNode};
 use crate::startup_error::StartError;
+
+/// Port of the Kafka listener unless told otherwise.
+const DEFAULT_KAFKA_PORT: u16 = 9092;
 
 /// Exit code after a fatal storage error.
 const EXIT_STORAGE: i32 = 5;
@@ -148,7 +152,8 @@ pub struct ReadyInfo {
 pub struct DevOptions {
     /// Where the data is.
     pub data_dir: PathBuf,
-    /// Port of the Kafka listener; 0 takes free ports for both listeners.
+    /// Port of the Kafka listener, 0 for a free one. HTTP gets 6092 beside 9092, and a free port
+    /// beside any other.
     pub kafka_port: u16,
     /// Topics to create: name, partitions (default if `None`).
     pub topics: Vec<(String, Option<i32>)>,
@@ -222,7 +227,8 @@ fn prepare(args: &Args) -> Result<Option<Loaded>, StartError> {
 fn prepare_dev(options: &DevOptions) -> Result<Loaded, StartError> {
     let mut sources = Sources::from_process(None).map_err(StartError::Configuration)?;
     let flag = |name, key, value: String| Flag { name, key, value };
-    let http_port = if options.kafka_port == 0 { "0" } else { "6092" };
+    // A second development server, on another port, must not collide on HTTP.
+    let http_port = if options.kafka_port == DEFAULT_KAFKA_PORT { "6092" } else { "0" };
     sources.flags = vec![
         flag("--data-dir", "node.data_dir", options.data_dir.display().to_string()),
         flag("--port", "listener.kafka_port", options.kafka_port.to_string()),
@@ -275,8 +281,10 @@ fn serve_with_topics(
 ) -> ExitCode {
     match start(loaded, topics) {
         Ok(running) => {
+            // Before anybody hears that we are ready: who does may stop us at once.
+            let signals = StopSignals::catch();
             on_ready(&ready_info(&running, &loaded.config, started));
-            wait_for_signal();
+            signals.wait();
             info!("stopping");
             running.stop();
             info!("stopped");
@@ -320,19 +328,33 @@ fn ready_info(running: &RunningNode, config: &Config, started: Instant) -> Ready
     }
 }
 
-/// Blocks until SIGTERM or SIGINT.
-fn wait_for_signal() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .expect("a runtime for signals can be built");
-    runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
-        let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    });
+/// SIGTERM and SIGINT, caught from the moment this exists.
+struct StopSignals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn catch() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .expect("a runtime for signals can be built");
+        let _context = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
+        let interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
+        drop(_context);
+        Self { runtime, terminate, interrupt }
+    }
+
+    /// Blocks until one of them comes.
+    fn wait(mut self) {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        });
+    }
 }

@@ -17,8 +17,10 @@ mod metrics;
 mod net;
 mod node;
 mod producer_ids;
+mod reference;
 mod shard;
 mod startup_error;
 
 pub use cli::{DevOptions, ReadyInfo, main_with_args, run_dev};
+pub use reference::{kafka_api_page, metrics_page};
 pub use startup_error::StartError;

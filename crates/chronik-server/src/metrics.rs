@@ -113,12 +113,32 @@ pub(crate) static OBSERVED: &[MetricDescriptor] = &[
     ),
 ];
 
-impl ServerMetrics {
-    /// Counts a request.
-    pub(crate) fn count_request(&self, shard: u16, api: ApiKey) {
-        self.requests.series(&[api.name()]).increment(usize::from(shard), 1);
+/// Request counters by API, found once: finding a series takes a lock.
+#[derive(Debug)]
+pub(crate) struct RequestCounters {
+    counters: Vec<(ApiKey, Counter)>,
+}
+
+impl RequestCounters {
+    pub(crate) fn new(metrics: &ServerMetrics) -> Self {
+        let counter = |api: &ApiKey| (*api, metrics.requests.series(&[api.name()]));
+        Self { counters: ApiKey::ALL.iter().map(counter).collect() }
     }
 
+    /// Counts a request.
+    pub(crate) fn count(&self, shard: u16, api: ApiKey) {
+        if let Some((_, counter)) = self.counters.iter().find(|(key, _)| *key == api) {
+            counter.increment(usize::from(shard), 1);
+        }
+    }
+}
+
+/// Every metric of the server, for the reference page.
+pub(crate) fn descriptors() -> Vec<MetricDescriptor> {
+    ServerMetrics::DESCRIPTORS.iter().chain(OBSERVED).cloned().collect()
+}
+
+impl ServerMetrics {
     /// Counts an appended batch.
     pub(crate) fn count_produced(&self, shard: u16, bytes: usize, records: u64) {
         self.produce_bytes.increment(usize::from(shard), bytes as u64);
@@ -194,7 +214,7 @@ fn sample(name: &str, node: &Node, samples: &mut Samples<'_>) {
         }
         "chronik_disk_free_bytes" => samples.gauge(&[], node.free_bytes() as f64),
         "chronik_produce_paused" => {
-            samples.gauge(&[], f64::from(u8::from(node.is_produce_paused())))
+            samples.gauge(&[], f64::from(u8::from(node.is_produce_paused())));
         }
         "chronik_build_info" => samples.gauge(&[env!("CARGO_PKG_VERSION")], 1.0),
         other => unreachable!("{other} is declared without a sample"),

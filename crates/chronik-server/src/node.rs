@@ -13,18 +13,19 @@ use chronik_cluster::{
 use chronik_common::{Clock, NodeId, OsRng, TopicId, TopicPartition, Uuid};
 use chronik_config::{BrokerConfigEntry, Config, DiskFailurePolicy, Endpoint};
 use chronik_monitoring::{Liveness, Readiness, Reason, Registry as MetricRegistry};
-use chronik_partition::{Registry, TopicSettings};
+use chronik_partition::{Registry, StorageFailureHook, TopicSettings};
 use chronik_wal::io::{Disk, DiskError};
 use chronik_wal::layout::Layout;
 use chronik_wal::{
-    CheckpointConfig, FlushSink, Flushed, LogAccess, LogConfig, LogId, WalConfig, WalManager,
+    CheckpointConfig, FlushSink, Flushed, LogAccess, LogConfig, LogId, Verdict, WalConfig,
+    WalManager,
 };
 use tracing::{error, info, warn};
 
 use crate::api::fetch_session::FetchSessions;
 use crate::data_directory::{self, DirectoryLock, Identity};
 use crate::metadata::{METADATA_ORIGIN, Metadata, ProposeError};
-use crate::metrics::{self, ServerMetrics};
+use crate::metrics::{self, RequestCounters, ServerMetrics};
 use crate::net::listener::{self, ConnectionLimits};
 use crate::producer_ids::ProducerIds;
 use crate::shard::{Shard, ShardHandle, post_to_owners};
@@ -34,6 +35,9 @@ use crate::startup_error::StartError;
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maintenance rounds between two looks at retention.
 const RETENTION_ROUNDS: u64 = 30;
+
+/// Longest wait for the shards' last turn at a stop.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// What the process does when it can no longer keep its promises.
 pub type OnFatal = Box<dyn Fn(&str) + Send + Sync>;
@@ -60,6 +64,7 @@ pub(crate) struct Node {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) connection_limits: Arc<ConnectionLimits>,
     pub(crate) metrics: ServerMetrics,
+    pub(crate) request_counters: RequestCounters,
     pub(crate) liveness: Liveness,
     pub(crate) readiness: Readiness,
     identity: Identity,
@@ -67,6 +72,7 @@ pub(crate) struct Node {
     shards: Vec<Arc<ShardHandle>>,
     next_shard: AtomicUsize,
     is_produce_paused: AtomicBool,
+    is_draining: AtomicBool,
     free_bytes: AtomicU64,
 }
 
@@ -95,6 +101,11 @@ impl Node {
     /// True while produce requests are refused because the disk is almost full.
     pub(crate) fn is_produce_paused(&self) -> bool {
         self.is_produce_paused.load(Ordering::Relaxed)
+    }
+
+    /// True once the server stops: no request is read any more.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Free space where the data is, as last looked at.
@@ -228,17 +239,33 @@ impl FlushSink for Completions {
     }
 
     fn lane_failed(&self, failure: &DiskError) {
+        self.storage_failed(&format!(
+            "{} of {} failed ({})",
+            failure.call,
+            failure.path.display(),
+            failure.source
+        ));
+    }
+}
+
+impl Completions {
+    fn storage_failed(&self, what: &str) {
         match self.policy {
             DiskFailurePolicy::Exit => (self.on_fatal)(&format!(
-                "E071 {} of {} failed ({}). This node stops serving and will not retry: the page \
-                 cache can no longer be trusted. Check the disk, then restart; recovery reads \
-                 what is really on it.",
-                failure.call,
-                failure.path.display(),
-                failure.source
+                "E071 {what}. This node stops serving and will not retry: the page cache can no \
+                 longer be trusted. Check the disk, then restart; recovery reads what is really \
+                 on it."
             )),
         }
     }
+}
+
+/// A failed write or sync of a segment stops the node like one of the journal.
+fn on_partition_failure(completions: &Arc<Completions>) -> StorageFailureHook {
+    let completions = Arc::clone(completions);
+    Arc::new(move |partition, failure| {
+        completions.storage_failed(&format!("{partition}: {failure}"));
+    })
 }
 
 /// A running server.
@@ -270,6 +297,10 @@ impl RunningNode {
         let http = listener::bind(&bind, config.listener.http_port, "--http-port")?;
         let kafka_addr = kafka[0].local_addr().map_err(StartError::System)?;
         let http_addr = http[0].local_addr().map_err(StartError::System)?;
+        // What was a free port is from here on the port we got.
+        let mut config = config;
+        config.listener.kafka_port = kafka_addr.port();
+        config.listener.http_port = http_addr.port();
         let advertised = config.advertised(kafka_addr.port());
         check_advertised(&advertised)?;
         let identity = data_directory::identify(&*disk, &layout, config.node_id(), &mut OsRng)?;
@@ -285,6 +316,10 @@ impl RunningNode {
             policy: config.wal.disk_failure_policy,
         });
         let sink: Arc<dyn FlushSink> = completions.clone();
+        let was_clean = disk.exists(&layout.clean_shutdown());
+        if !was_clean && disk.exists(&layout.meta()) {
+            info!("the last stop was not clean: recovering from the journal");
+        }
         disk.remove_file(&layout.clean_shutdown())
             .map_err(|error| StartError::Storage(error.into()))?;
         let (wal, mut opened) = WalManager::open(
@@ -298,19 +333,28 @@ impl RunningNode {
         )?;
         let meta = opened.iter().position(|log| log.partition.is_none());
         let meta = opened.swap_remove(meta.expect("the metadata log is always there"));
+        if meta.log.verdict() != Verdict::Ok {
+            return Err(StartError::MetadataDamaged { path: meta.log.directory().to_owned() });
+        }
         let metadata = Metadata::open(meta, Arc::clone(&clock))?;
         let as_owner: Weak<dyn LogAccess> =
             Arc::downgrade(&(Arc::clone(&metadata) as Arc<dyn LogAccess>));
         wal.attach(LogId::META, as_owner);
         let _ = completions.metadata.set(Arc::downgrade(&metadata));
 
-        let registry = Registry::new(Arc::clone(&wal), opened, config.topic_defaults());
+        let registry = Registry::new(
+            Arc::clone(&wal),
+            opened,
+            config.topic_defaults(),
+            on_partition_failure(&completions),
+        );
         registry.reconcile(&metadata.image(), &mut Vec::new(), &mut Vec::new());
-        registry.remove_unclaimed();
+        registry.set_aside_unclaimed();
         wal.start();
 
         let metric_registry = Arc::new(MetricRegistry::new(shard_count));
         let limits = &config.listener;
+        let metrics = ServerMetrics::register(&metric_registry);
         let node = Arc::new(Node {
             fetch_sessions: FetchSessions::new(limits.fetch_sessions_max as usize, Box::new(OsRng)),
             connection_limits: ConnectionLimits::new(
@@ -318,7 +362,8 @@ impl RunningNode {
                 limits.connections_from_one_ip() as usize,
             ),
             producer_ids: ProducerIds::default(),
-            metrics: ServerMetrics::register(&metric_registry),
+            request_counters: RequestCounters::new(&metrics),
+            metrics,
             liveness: Liveness::default(),
             readiness: Readiness::default(),
             cluster_id: identity.cluster_id.to_string(),
@@ -326,6 +371,7 @@ impl RunningNode {
             shards,
             next_shard: AtomicUsize::new(0),
             is_produce_paused: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             free_bytes: AtomicU64::new(0),
             config,
             clock,
@@ -383,6 +429,14 @@ impl RunningNode {
             .readiness
             .gate(Reason { code: "I073", text: "the server is stopping".to_owned() });
         self.accept_runtime.shutdown_timeout(Duration::from_millis(500));
+        self.node.is_draining.store(true, Ordering::SeqCst);
+        // Behind the barrier every shard has seen the flag: nothing is appended any more.
+        let barriers: Vec<_> = self.node.shards().iter().map(|shard| shard.barrier()).collect();
+        for barrier in barriers {
+            if barrier.recv_timeout(DRAIN_MAX).is_err() {
+                warn!("a shard does not drain; its last requests are cut off");
+            }
+        }
         self.node.wal.stop_lanes();
         for shard in self.node.shards() {
             shard.stop();

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::TcpStream as StdTcpStream;
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub(crate) struct Inbox {
     completed: Vec<Completion>,
     woken: Vec<Token>,
     connections: Vec<(StdTcpStream, ConnectionPermit)>,
+    barriers: Vec<Sender<()>>,
     is_stopping: bool,
 }
 
@@ -67,6 +69,13 @@ impl ShardHandle {
     /// A connection to serve.
     pub(crate) fn post_connection(&self, stream: StdTcpStream, permit: ConnectionPermit) {
         self.post(|inbox| inbox.connections.push((stream, permit)));
+    }
+
+    /// Resolves once the shard is between two turns.
+    pub(crate) fn barrier(&self) -> Receiver<()> {
+        let (sender, receiver) = channel();
+        self.post(|inbox| inbox.barriers.push(sender));
+        receiver
     }
 
     /// Ends the shard's loop.
@@ -192,6 +201,10 @@ impl Shard {
             self.completed.borrow_mut().extend(inbox.completed);
             self.woken.borrow_mut().extend(inbox.woken);
             self.deliver();
+            for barrier in inbox.barriers {
+                // Whoever gave up waiting needs no answer.
+                let _ = barrier.send(());
+            }
             if inbox.is_stopping {
                 for connection in self.connections.borrow().values() {
                     connection.close();

@@ -66,6 +66,11 @@ pub enum StartError {
         /// The file that says so.
         path: PathBuf,
     },
+    /// The metadata log is damaged: nobody knows which topics exist.
+    MetadataDamaged {
+        /// Directory of the metadata log.
+        path: PathBuf,
+    },
     /// Reading the data failed.
     Storage(WalError),
     /// The operating system refused something basic.
@@ -144,6 +149,12 @@ impl fmt::Display for StartError {
                 f,
                 "E081 {} was written in a format this release does not know. Start the release \
                  that wrote it, or use another --data-dir.",
+                path.display()
+            ),
+            Self::MetadataDamaged { path } => write!(
+                f,
+                "E082 the metadata log in {} is damaged; starting would forget topics that hold \
+                 data. Restore the directory from a backup of the same moment as the data.",
                 path.display()
             ),
             Self::Storage(error) => write!(f, "cannot read the data: {error}"),

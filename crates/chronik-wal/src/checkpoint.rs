@@ -6,6 +6,7 @@
 //! failed call stops that log, and the journal files it needs stay pinned.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -17,7 +18,9 @@ use crate::group_commit::LaneHandle;
 use crate::io::Disk;
 use crate::journal::LogId;
 use crate::layout::{Layout, OFFSET_INDEX};
-use crate::log_state::{HARDSTATE_MAGIC, HardState, HardStateRow, StateSnapshot, store_snapshot};
+use crate::log_state::{
+    HARDSTATE_MAGIC, HardState, HardStateRow, LaneRow, StateSnapshot, store_snapshot,
+};
 use crate::offset_index::OFFSET_INDEX_MAGIC;
 use crate::partition_log::PartitionLog;
 use crate::tail::TailBudget;
@@ -95,8 +98,33 @@ impl WorkerShared {
 /// The logs of a node and who owns them.
 pub(crate) type Owners = Mutex<BTreeMap<LogId, Weak<dyn LogAccess>>>;
 
-/// What is stored about every log, whether it is open or not.
-pub(crate) type HardStates = Mutex<(BTreeMap<LogId, HardStateRow>, u32)>;
+/// What the table `hardstate` holds.
+pub(crate) type HardStates = Mutex<NodeStates>;
+
+/// What is stored about every log, whether it is open or not, and about the lanes.
+#[derive(Debug)]
+pub(crate) struct NodeStates {
+    pub(crate) rows: BTreeMap<LogId, HardStateRow>,
+    /// Log ids below this were given out.
+    pub(crate) next_log_id: u32,
+    /// In the order of the lanes.
+    pub(crate) lanes: Vec<LaneRow>,
+}
+
+impl NodeStates {
+    /// Replaces the table on disk.
+    pub(crate) fn store(states: &HardStates, disk: &dyn Disk, path: &Path) -> Result<(), WalError> {
+        let table = {
+            let states = states.lock().expect("no holder of the table panics");
+            HardState {
+                rows: states.rows.values().cloned().collect(),
+                next_log_id: states.next_log_id,
+                lanes: states.lanes.clone(),
+            }
+        };
+        envelope::store(disk, path, HARDSTATE_MAGIC, &table)
+    }
+}
 
 /// The worker. Driven by its thread, or step by step by a test.
 pub(crate) struct Worker {
@@ -110,7 +138,9 @@ pub(crate) struct Worker {
     pub(crate) lanes: Vec<LaneHandle>,
     pub(crate) budget: Arc<TailBudget>,
     dirty: BTreeSet<LogId>,
-    pending_snapshots: BTreeMap<LogId, StateSnapshot>,
+    /// Snapshots whose frames are not synced yet, and the log's generation before each was
+    /// taken: a truncation since then makes it one of another history.
+    pending_snapshots: BTreeMap<LogId, (u32, StateSnapshot)>,
     last_checkpoint: MonotonicMs,
 }
 
@@ -239,8 +269,10 @@ impl Worker {
         self.write_behind();
         for log in self.dirty.clone() {
             let Some(owner) = self.owner(log) else { continue };
+            let mut generation = 0;
+            owner.with_log(&mut |log| generation = log.generation());
             if let Some(snapshot) = owner.take_snapshot(is_last) {
-                self.pending_snapshots.insert(log, snapshot);
+                self.pending_snapshots.insert(log, (generation, snapshot));
             }
             match self.checkpoint_log(log, &*owner) {
                 Ok(true) => {
@@ -250,13 +282,29 @@ impl Worker {
                 Err(error) => self.stop_log(log, &*owner, &error),
             }
         }
-        if let Err(error) = self.store_hard_states() {
+        let covered: Vec<bool> = begun
+            .iter()
+            .map(|(_, marks)| marks.iter().all(|(log, mark)| self.is_covered(*log, mark)))
+            .collect();
+        {
+            let mut states = self.hard_states.lock().expect("no holder of the table panics");
+            assert_eq!(states.lanes.len(), begun.len(), "every lane has its row");
+            for (row, ((sequence, _), is_covered)) in
+                states.lanes.iter_mut().zip(begun.iter().zip(&covered))
+            {
+                if *is_covered {
+                    row.oldest_needed = row.oldest_needed.max(*sequence);
+                }
+            }
+        }
+        let path = self.layout.hardstate();
+        if let Err(error) = NodeStates::store(&self.hard_states, &*self.disk, &path) {
             // The table is only a cache of what the journal still holds: keep the journal.
             tracing::error!(%error, "cannot store the table of log states");
             return;
         }
-        for (lane, (sequence, marks)) in self.lanes.iter().zip(begun) {
-            if marks.iter().all(|(log, mark)| self.is_covered(*log, mark)) {
+        for ((lane, (sequence, marks)), is_covered) in self.lanes.iter().zip(begun).zip(covered) {
+            if is_covered {
                 lane.finish_checkpoint(sequence, &marks);
             }
         }
@@ -289,25 +337,24 @@ impl Worker {
         let mut removable = Vec::new();
         let mut directory = None;
         let mut synced = chronik_common::Lsn::ZERO;
+        let mut generation = 0;
         let mut row = HardStateRow::default();
         owner.with_log(&mut |log| {
             table = log.take_segment_table();
             removable = log.take_removable();
             directory = Some(log.directory().to_owned());
             synced = log.synced_lsn();
-            row = HardStateRow {
-                log_id: id.0,
-                state: log.log_state().clone(),
-                synced_lsn: synced.0,
-                generation: log.generation(),
-            };
+            generation = log.generation();
+            row = log.take_hard_state();
         });
         let directory = directory.expect("the visit ran");
-        if let Some(snapshot) = self.pending_snapshots.remove(&id) {
+        if let Some((taken_in, snapshot)) = self.pending_snapshots.remove(&id)
+            && taken_in == generation
+        {
             if snapshot.at() <= synced {
                 store_snapshot(&*self.disk, &directory, &snapshot)?;
             } else {
-                self.pending_snapshots.insert(id, snapshot);
+                self.pending_snapshots.insert(id, (taken_in, snapshot));
             }
         }
         if let Some(table) = table {
@@ -321,7 +368,7 @@ impl Worker {
         for segment in removable {
             segment.remove()?;
         }
-        self.hard_states.lock().expect("no holder of the table panics").0.insert(id, row);
+        self.hard_states.lock().expect("no holder of the table panics").rows.insert(id, row);
         let mut is_clean = false;
         let has_snapshot = self.pending_snapshots.contains_key(&id);
         owner.with_log(&mut |log| {
@@ -331,14 +378,6 @@ impl Worker {
             }
         });
         Ok(is_clean)
-    }
-
-    fn store_hard_states(&self) -> Result<(), WalError> {
-        let table = {
-            let states = self.hard_states.lock().expect("no holder of the table panics");
-            HardState { rows: states.0.values().cloned().collect(), next_log_id: states.1 }
-        };
-        envelope::store(&*self.disk, &self.layout.hardstate(), HARDSTATE_MAGIC, &table)
     }
 }
 

@@ -54,6 +54,20 @@ impl EpochHistory {
         }
     }
 
+    /// Notes a frame that was read from disk; `false`, noting nothing, if it contradicts the
+    /// frames before it.
+    #[must_use]
+    pub fn note_read(&mut self, epoch: LeaderEpoch, lsn: Lsn, offset: Offset) -> bool {
+        let fits = self
+            .starts
+            .last()
+            .is_none_or(|last| last.epoch == epoch || (last.epoch < epoch && last.first_lsn < lsn));
+        if fits {
+            self.note(epoch, lsn, offset);
+        }
+        fits
+    }
+
     /// Forgets frames from `lsn` on.
     pub fn truncate(&mut self, lsn: Lsn) {
         self.starts.retain(|start| start.first_lsn < lsn);

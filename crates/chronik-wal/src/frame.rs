@@ -203,6 +203,13 @@ impl FrameHeader {
     }
 }
 
+/// The offset at which the log starts from this frame on; `None` for frames of another kind.
+#[must_use]
+pub fn log_start_of(header: &FrameHeader, body: &[u8]) -> Option<Offset> {
+    let bytes: [u8; 8] = body.try_into().ok().filter(|_| header.kind == FrameKind::LogStart)?;
+    Some(Offset(i64::from_le_bytes(bytes)))
+}
+
 /// Reads a little-endian u32 at `at`. The caller guarantees the bytes are there.
 pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))

@@ -25,8 +25,9 @@ use crate::error::WalError;
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader};
 use crate::io::{Disk, DiskError, DiskFile, DiskResult, OpenMode};
 use crate::journal::{
-    FLAG_STARTS_SEGMENT, GROUP_HEADER_SIZE, GroupHeader, LogId, RECORD_ALIGNMENT,
-    RECORD_HEADER_SIZE, RecordHeader, RecordKind, RingPosition, group_size, pack_segment_position,
+    FLAG_STARTS_SEGMENT, GROUP_ALIGNMENT, GROUP_HEADER_SIZE, GroupHeader, LogId, RECORD_ALIGNMENT,
+    RECORD_HEADER_SIZE, RecordHeader, RecordKind, RingPosition, RingWalk, group_size,
+    pack_segment_position,
 };
 use crate::segment::Segment;
 use crate::tail::TailBudget;
@@ -99,9 +100,13 @@ impl QueuedRecord {
                 Self::LogState { state, .. } => state.len(),
             }
     }
+
+    fn cuts(&self, of: LogId) -> bool {
+        matches!(self, Self::Truncated { log, .. } if *log == of)
+    }
 }
 
-/// One log's frames became durable.
+/// One log's frames became durable, or a cut of it did: then `lsn` is the last frame left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flushed {
     /// The log.
@@ -133,6 +138,8 @@ pub struct LaneConfig {
     pub ring_files: Vec<PathBuf>,
     /// Bytes per ring file; a multiple of 4 KiB.
     pub ring_file_bytes: u64,
+    /// Tells the ring's groups from foreign bytes.
+    pub ring_nonce: u32,
     /// Most bytes in one group.
     pub group_bytes_max: usize,
     /// Most records in one group.
@@ -313,6 +320,8 @@ pub struct Lane {
 
 struct RingFile {
     file: Arc<dyn DiskFile>,
+    /// Bytes below this were written at least once, so that a sync need not change the file
+    /// system's own books.
     zeroed: u64,
 }
 
@@ -396,15 +405,15 @@ impl GroupBuffer {
 }
 
 impl Lane {
-    /// Opens the ring of a lane, whose files exist durably, and continues it at `position`, which recovery
-    /// found. `kick_worker` asks the background worker for a checkpoint.
+    /// Opens the ring of a lane, whose files exist durably in their full length, and continues it
+    /// where recovery's `walk` ended. `kick_worker` asks the background worker for a checkpoint.
     ///
     /// # Errors
     /// A failed disk call.
     pub fn open(
         disk: &Arc<dyn Disk>,
         config: LaneConfig,
-        position: RingPosition,
+        walk: &RingWalk,
         budget: Arc<TailBudget>,
         sink: Arc<dyn FlushSink>,
         clock: Arc<dyn Clock>,
@@ -412,9 +421,21 @@ impl Lane {
     ) -> DiskResult<(Self, LaneHandle)> {
         assert!(config.ring_files.len() >= 2, "a ring needs a file to write while one is freed");
         let mut files = Vec::with_capacity(config.ring_files.len());
-        for path in &config.ring_files {
+        let position = walk.end;
+        assert_eq!(walk.is_used.len(), config.ring_files.len(), "the whole ring was walked");
+        assert!(
+            position.next_sequence > 0 && position.position % GROUP_ALIGNMENT == 0,
+            "a ring goes on at a block of its own: {position:?}"
+        );
+        for (index, path) in config.ring_files.iter().enumerate() {
             let file = disk.open(path, OpenMode::ReadWrite)?;
-            let zeroed = file.length()?;
+            // A file is left only when it is full, so all but the current one are written to
+            // the end or not at all.
+            let zeroed = match walk.is_used[index] {
+                true if index != position.file => config.ring_file_bytes,
+                true => position.position,
+                false => 0,
+            };
             files.push(RingFile { file, zeroed });
         }
         let ring_use = RingUse {
@@ -435,7 +456,8 @@ impl Lane {
             kick_worker,
         });
         let handle = LaneHandle { shared: Arc::clone(&shared) };
-        let position = RingPosition { lane_epoch: position.lane_epoch + 1, ..position };
+        let lane_epoch = position.lane_epoch.saturating_add(1);
+        let position = RingPosition { lane_epoch, ..position };
         let lane = Self {
             shared,
             sink,
@@ -565,6 +587,8 @@ impl Lane {
             .filter(|(_, bytes)| *bytes >= threshold)
             .map(|(log, _)| log)
             .collect();
+        // Nothing of a new history may reach a segment before the cut is in the journal.
+        bypassed.retain(|log| !self.taken.iter().any(|(_, record)| record.cuts(*log)));
         bypassed.sort_unstable();
         for log in &bypassed {
             let frames: Vec<&QueuedFrame> =
@@ -636,14 +660,17 @@ impl Lane {
             payload_len: u32::try_from(self.group.payload_len).expect("groups are below 4 GiB"),
             payload_crc: self.group.payload_crc,
             previous_header_crc: self.position.previous_header_crc,
+            ring_nonce: self.shared.config.ring_nonce,
             oldest_needed,
             wall_ms: self.clock.wall().0,
         };
         self.group.small[..GROUP_HEADER_SIZE].copy_from_slice(&header.encode());
+        let file_bytes = self.shared.config.ring_file_bytes;
         let ring_file = &mut self.files[self.position.file];
         let end = self.position.position + size;
+        assert!(end <= file_bytes, "the group ends at {end} in a file of {file_bytes} bytes");
         while ring_file.zeroed < end {
-            let step = ZERO_FILL_STEP_BYTES.min(self.shared.config.ring_file_bytes);
+            let step = ZERO_FILL_STEP_BYTES.min(file_bytes - ring_file.zeroed);
             let zeros = vec![0; step as usize];
             ring_file.file.write_at(ring_file.zeroed, &mut [IoSlice::new(&zeros)])?;
             ring_file.zeroed += step;
@@ -713,8 +740,9 @@ impl Lane {
                         (frame.log, mark)
                     }
                     QueuedRecord::Truncated { log, generation, lsn } => {
-                        let mark = JournalMark { generation: *generation, lsn: lsn.previous() };
-                        (*log, mark)
+                        let last = lsn.previous();
+                        self.completions.push((*origin, completed_cut(*log, *generation, *lsn)));
+                        (*log, JournalMark { generation: *generation, lsn: last })
                     }
                     QueuedRecord::LogState { log, generation, .. } => {
                         let lsn = ring_use.marks.get(log).map_or(Lsn::ZERO, |mark| mark.lsn);
@@ -736,6 +764,11 @@ impl Lane {
     }
 }
 
+/// Frames before the cut were queued before it, so they are durable too.
+fn completed_cut(log: LogId, generation: u32, lsn: Lsn) -> Flushed {
+    Flushed { log, generation, lsn: lsn.previous(), is_in_segment: false, first_lsn: lsn }
+}
+
 fn add_completion(
     completions: &mut Vec<(u16, Flushed)>,
     origin: u16,
@@ -749,7 +782,10 @@ fn add_completion(
         *of == origin && flushed.log == frame.log && flushed.generation == frame.generation
     });
     match existing {
-        Some((_, flushed)) => flushed.lsn = lsn,
+        Some((_, flushed)) => {
+            assert!(flushed.lsn < lsn, "{lsn:?} was queued behind {:?}", flushed.lsn);
+            flushed.lsn = lsn;
+        }
         None => {
             let flushed = Flushed {
                 log: frame.log,

@@ -7,7 +7,7 @@
 //!  4  header_crc32c (8..64)     4 | 36  payload_crc32c          4
 //!  8  lane id, flags          2+2 | 40  header crc of the group
 //! 12  record count              4 |     before                  4
-//! 16  lane epoch                8 | 44  reserved                4
+//! 16  lane epoch                8 | 44  ring nonce              4
 //! 24  sequence                  8 | 48  oldest sequence needed  8
 //!                                 | 56  wall time ms            8
 //! then records, then zeros up to the next multiple of 4 KiB
@@ -21,11 +21,17 @@
 //! ```
 //!
 //! Little endian. Sequences are dense over the life of a ring and groups are serial: group n + 1
-//! is written only after the sync of group n. So the first group that does not validate ends the
-//! journal, unless a later one validates: then the journal is damaged in the middle.
+//! is written only after the sync of group n. So the groups a restart needs run without a gap
+//! from the oldest needed one to the newest one that validates; a gap means that the journal is
+//! damaged in the middle. What lies behind the newest group was torn and never acknowledged.
+//! A newest group that rots is the one damage nobody can tell from a torn one.
+//!
+//! The ring nonce is random per ring, so that bytes a client sent as part of a record are never
+//! taken for a group.
 //!
 //! This file owns the byte layout and the walk over it. It writes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chronik_common::Lsn;
@@ -74,6 +80,8 @@ pub struct GroupHeader {
     pub payload_crc: u32,
     /// Checksum field of the header of group `sequence - 1`; 0 for the first.
     pub previous_header_crc: u32,
+    /// Drawn when the ring was created.
+    pub ring_nonce: u32,
     /// Groups below this sequence are not needed any more.
     pub oldest_needed: u64,
     /// Wall-clock time of the write.
@@ -93,6 +101,7 @@ impl GroupHeader {
         bytes[32..36].copy_from_slice(&self.payload_len.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.payload_crc.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.previous_header_crc.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.ring_nonce.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.oldest_needed.to_le_bytes());
         bytes[56..64].copy_from_slice(&self.wall_ms.to_le_bytes());
         let crc = crc32c::crc32c(&bytes[8..]);
@@ -115,6 +124,7 @@ impl GroupHeader {
             payload_len: read_u32(bytes, 32),
             payload_crc: read_u32(bytes, 36),
             previous_header_crc: read_u32(bytes, 40),
+            ring_nonce: read_u32(bytes, 44),
             oldest_needed: read_u64(bytes, 48),
             wall_ms: read_u64(bytes, 56) as i64,
         })
@@ -268,154 +278,161 @@ pub struct RingPosition {
     pub lane_epoch: u64,
 }
 
-/// Result of walking a ring.
+/// What is known about a ring from outside of it; see `hardstate`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RingWalk {
-    /// Where to go on.
-    pub end: RingPosition,
-    /// Groups handed to the visitor.
-    pub groups: u64,
-    /// True if a valid group lies behind the end: the journal is damaged in the middle and the
-    /// logs of the lane may miss acknowledged frames.
-    pub is_damaged: bool,
+pub struct RingFacts {
+    /// Groups with another nonce are none.
+    pub nonce: u32,
+    /// Groups below this sequence are not needed, whatever their headers say.
+    pub oldest_needed: u64,
 }
 
-/// Walks the groups a restart needs, oldest first, handing each one's payload to `visit`.
+/// Result of walking a ring.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RingWalk {
+    /// Where to go on: behind the newest group that validates.
+    pub end: RingPosition,
+    /// Per ring file, whether it was ever written to.
+    pub is_used: Vec<bool>,
+    /// True if needed groups are missing before the newest one: the journal is damaged in the
+    /// middle and the logs of the lane may miss acknowledged frames.
+    pub is_damaged: bool,
+    /// True if the ring knows better than the facts which groups are needed. Facts are stored
+    /// before the ring learns of them, so these are not the newest ones.
+    pub are_facts_stale: bool,
+}
+
+/// Walks the groups a restart needs, oldest first, handing each one's payload to `visit`, up to
+/// the first that is missing.
 ///
 /// # Errors
 /// A failed read, or an error of `visit`.
 pub fn walk_ring(
     files: &[Arc<dyn DiskFile>],
+    facts: RingFacts,
     mut visit: impl FnMut(&GroupHeader, &[u8]) -> Result<(), WalError>,
 ) -> Result<RingWalk, WalError> {
-    let mut first_headers = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        if let Some(header) = Cursor::new(file).header_at(0)? {
-            first_headers.push((header.sequence, index, header));
-        }
+    let mut cursors = Vec::with_capacity(files.len());
+    for file in files {
+        cursors.push(Cursor::new(file)?);
     }
-    first_headers.sort_unstable_by_key(|(sequence, ..)| *sequence);
-    let start = walk_start(files, &first_headers)?;
-    let fresh = RingPosition {
-        file: 0,
-        position: 0,
-        next_sequence: 1,
-        previous_header_crc: 0,
-        lane_epoch: 0,
-    };
-    let Some(start) = start else {
-        // No group validates anywhere. Headers whose payload is torn are a torn first group.
-        return Ok(RingWalk { end: fresh, groups: 0, is_damaged: false });
-    };
+    let mut groups = BTreeMap::new();
+    let mut is_used = Vec::with_capacity(files.len());
+    for (file, cursor) in cursors.iter_mut().enumerate() {
+        is_used.push(cursor.header_at(0)?.is_some());
+        list_groups(file, cursor, facts.nonce, &mut groups)?;
+    }
+    let newest = groups.last_key_value().map(|(_, place)| *place);
+    let said = newest.map_or(0, |place| place.header.oldest_needed);
+    let oldest_needed = said.max(facts.oldest_needed).max(1);
 
-    let (first, oldest_needed) = start;
-    let mut file = first_headers[first].1;
-    let mut position = 0;
+    let mut next = oldest_needed;
     let mut last: Option<GroupHeader> = None;
-    let mut groups = 0;
-    let mut cursor = Cursor::new(&files[file]);
-    loop {
-        let follows = |header: &GroupHeader| {
-            last.is_none_or(|last: GroupHeader| {
-                header.sequence == last.sequence + 1
-                    && header.previous_header_crc == last.checksum()
-            })
-        };
-        if let Some((header, payload)) = cursor.group_at(position)?.filter(|(h, _)| follows(h)) {
-            if header.sequence >= oldest_needed {
-                visit(&header, payload)?;
-                groups += 1;
-            }
-            position += group_size(header.payload_len as usize);
-            last = Some(header);
-            continue;
-        }
-        let continues = first_headers
-            .iter()
-            .find(|(_, index, header)| *index != file && last.is_some() && follows(header));
-        match continues {
-            Some((_, next, _)) if Cursor::new(&files[*next]).group_at(0)?.is_some() => {
-                file = *next;
-                position = 0;
-                cursor = Cursor::new(&files[file]);
-            }
-            _ => break,
-        }
+    while let Some(place) = groups.get(&next) {
+        let is_successor =
+            last.is_none_or(|last| place.header.previous_header_crc == last.checksum());
+        let found = cursors[place.file].group_at(place.position)?;
+        let Some((header, payload)) = found.filter(|_| is_successor) else { break };
+        assert_eq!(header.sequence, next, "a group lies where it was found");
+        visit(&header, payload)?;
+        last = Some(header);
+        let Some(after) = next.checked_add(1) else { break };
+        next = after;
     }
-    let last = last.expect("the walk starts at a group that validated");
-    let mut is_damaged = last.sequence + 1 < oldest_needed;
-    for (index, other) in files.iter().enumerate() {
-        let from = if index == file { position } else { 0 };
-        is_damaged = is_damaged || has_group_above(other, from, last.sequence)?;
-    }
-    let end = RingPosition {
-        file,
-        position,
-        next_sequence: last.sequence + 1,
-        previous_header_crc: last.checksum(),
-        lane_epoch: last.lane_epoch,
+    let is_damaged = newest.is_some_and(|newest| newest.header.sequence >= next);
+    let are_facts_stale = said > facts.oldest_needed;
+    let end = match newest {
+        Some(newest) => newest.end(oldest_needed),
+        None => RingPosition {
+            file: 0,
+            position: 0,
+            next_sequence: oldest_needed,
+            previous_header_crc: 0,
+            lane_epoch: 0,
+        },
     };
-    Ok(RingWalk { end, groups, is_damaged })
+    Ok(RingWalk { end, is_used, is_damaged, are_facts_stale })
 }
 
-/// Index (into `first_headers`) of the file to start with, and the oldest sequence needed.
-fn walk_start(
-    files: &[Arc<dyn DiskFile>],
-    first_headers: &[(u64, usize, GroupHeader)],
-) -> DiskResult<Option<(usize, u64)>> {
-    for (newest, (_, file, _)) in first_headers.iter().enumerate().rev() {
-        let mut cursor = Cursor::new(&files[*file]);
-        let mut position = 0;
-        let mut last: Option<GroupHeader> = None;
-        while let Some((header, _)) = cursor.group_at(position)? {
-            if last.is_some_and(|last| header.sequence != last.sequence + 1) {
-                break;
-            }
-            position += group_size(header.payload_len as usize);
-            last = Some(header);
-        }
-        let Some(last) = last else { continue };
-        let needed = |(sequence, ..): &(u64, usize, GroupHeader)| *sequence <= last.oldest_needed;
-        let start = first_headers[..=newest].iter().rposition(needed).unwrap_or(0);
-        return Ok(Some((start, last.oldest_needed)));
-    }
-    Ok(None)
-}
-
-fn has_group_above(file: &Arc<dyn DiskFile>, from: u64, sequence: u64) -> DiskResult<bool> {
-    let length = file.length()?;
-    let mut cursor = Cursor::new(file);
-    let mut position = from;
-    while position < length {
-        let is_above = |header: &GroupHeader| header.sequence > sequence;
-        if cursor.header_at(position)?.as_ref().is_some_and(is_above)
-            && cursor.group_at(position)?.is_some()
-        {
+/// True if any file holds something that looks like a group of any ring.
+///
+/// # Errors
+/// A failed read.
+pub fn holds_groups(files: &[Arc<dyn DiskFile>]) -> DiskResult<bool> {
+    for file in files {
+        if Cursor::new(file)?.header_at(0)?.is_some() {
             return Ok(true);
         }
-        position += GROUP_ALIGNMENT;
     }
     Ok(false)
+}
+
+/// Where a valid group lies.
+#[derive(Clone, Copy)]
+struct GroupPlace {
+    file: usize,
+    position: u64,
+    header: GroupHeader,
+}
+
+impl GroupPlace {
+    /// Where a ring whose newest group this is goes on. No sequence is used twice, and none
+    /// that a restart would take for one that is not needed.
+    fn end(&self, oldest_needed: u64) -> RingPosition {
+        RingPosition {
+            file: self.file,
+            position: self.position + group_size(self.header.payload_len as usize),
+            next_sequence: self.header.sequence.saturating_add(1).max(oldest_needed),
+            previous_header_crc: self.header.checksum(),
+            lane_epoch: self.header.lane_epoch,
+        }
+    }
+}
+
+/// Finds all groups of one file whose header and payload validate.
+fn list_groups(
+    file: usize,
+    cursor: &mut Cursor<'_>,
+    nonce: u32,
+    groups: &mut BTreeMap<u64, GroupPlace>,
+) -> DiskResult<()> {
+    let mut position = 0;
+    while position < cursor.length {
+        let group = cursor.group_at(position)?.map(|(header, _)| header);
+        position += match group.filter(|header| header.ring_nonce == nonce) {
+            Some(header) => {
+                groups.insert(header.sequence, GroupPlace { file, position, header });
+                group_size(header.payload_len as usize)
+            }
+            None => GROUP_ALIGNMENT,
+        };
+    }
+    Ok(())
 }
 
 /// Reads groups of one ring file through a window, so that small groups do not cost a system
 /// call each.
 struct Cursor<'a> {
     file: &'a Arc<dyn DiskFile>,
+    /// Bytes in the file; nobody writes to a ring while it is walked.
+    length: u64,
     window: Vec<u8>,
     window_at: u64,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(file: &'a Arc<dyn DiskFile>) -> Self {
-        Self { file, window: Vec::new(), window_at: 0 }
+    fn new(file: &'a Arc<dyn DiskFile>) -> DiskResult<Self> {
+        Ok(Self { file, length: file.length()?, window: Vec::new(), window_at: 0 })
     }
 
     /// `length` bytes from `position`, fewer at the end of the file.
     fn bytes_at(&mut self, position: u64, length: usize) -> DiskResult<&[u8]> {
+        let available = self.length.saturating_sub(position);
+        let length = length.min(usize::try_from(available).unwrap_or(length));
         let end = position + length as u64;
         if position < self.window_at || end > self.window_at + self.window.len() as u64 {
-            self.window.resize(length.max(WINDOW_BYTES), 0);
+            let window = length.max(WINDOW_BYTES);
+            self.window.resize(window.min(usize::try_from(available).unwrap_or(window)), 0);
             let read = self.file.read_at(position, &mut self.window)?;
             self.window.truncate(read);
             self.window_at = position;
@@ -435,7 +452,7 @@ impl<'a> Cursor<'a> {
         let payload_len = header.payload_len as usize;
         let payload_at = position + GROUP_HEADER_SIZE as u64;
         // A length that points behind the file is refused before memory is taken for it.
-        if payload_at + payload_len as u64 > self.file.length()? {
+        if payload_at + payload_len as u64 > self.length {
             return Ok(None);
         }
         let payload = self.bytes_at(payload_at, payload_len)?;

@@ -9,6 +9,7 @@
 //! data/wal/partitions/{topic}-{partition}/ one log
 //!     partition.meta  segment_000.wal ...  offset_index  snapshot_{lsn}.zst
 //! data/wal/removed/                        logs of deleted topics, until their files are gone
+//! data/wal/orphaned/                       logs without a topic, for an operator to look at
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -97,6 +98,12 @@ impl Layout {
     #[must_use]
     pub fn partition(&self, partition: &TopicPartition) -> PathBuf {
         self.partitions().join(partition.to_string())
+    }
+
+    /// Where logs without a topic are kept until an operator looks at them.
+    #[must_use]
+    pub fn orphaned(&self) -> PathBuf {
+        self.wal().join("orphaned")
     }
 
     /// Where directories of deleted topics wait for the removal of their files.

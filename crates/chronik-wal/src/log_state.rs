@@ -1,6 +1,7 @@
 //! Small durable facts about logs: who they are (`partition.meta`), their opaque state and what
 //! is proven durable (`hardstate`), and state snapshots (`snapshot_{lsn}.zst`).
 
+use std::io::Read as _;
 use std::path::Path;
 
 use chronik_common::{LeaderEpoch, Lsn, Offset};
@@ -20,7 +21,7 @@ pub const HARDSTATE_MAGIC: [u8; 4] = *b"CHH1";
 const SNAPSHOT_MAGIC: [u8; 4] = *b"CHN1";
 
 /// Largest snapshot a reader unpacks, in bytes.
-const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
 const ZSTD_LEVEL: i32 = 3;
 /// Snapshots kept per log.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -60,6 +61,29 @@ pub struct HardState {
     /// Log ids below this were given out.
     #[prost(uint32, tag = "2")]
     pub next_log_id: u32,
+    /// One row per lane.
+    #[prost(message, repeated, tag = "3")]
+    pub lanes: Vec<LaneRow>,
+}
+
+/// One lane's row in `hardstate`: what the bytes of its ring alone cannot prove.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct LaneRow {
+    /// Number of the lane.
+    #[prost(uint32, tag = "1")]
+    pub lane: u32,
+    /// Every group of the ring carries it.
+    #[prost(uint32, tag = "2")]
+    pub ring_nonce: u32,
+    /// Groups below this sequence are not needed any more.
+    #[prost(uint64, tag = "3")]
+    pub oldest_needed: u64,
+    /// Files of the ring, each at least `ring_file_bytes` long.
+    #[prost(uint32, tag = "4")]
+    pub ring_files: u32,
+    /// Bytes per file.
+    #[prost(uint64, tag = "5")]
+    pub ring_file_bytes: u64,
 }
 
 /// One log's row in `hardstate`.
@@ -71,12 +95,17 @@ pub struct HardStateRow {
     /// Its opaque state.
     #[prost(bytes = "bytes", tag = "2")]
     pub state: prost::bytes::Bytes,
-    /// All frames up to here were in segments, synced, when the row was written.
+    /// All frames up to here were in segments, synced, when the row was written, or are known
+    /// to be lost.
     #[prost(uint64, tag = "3")]
     pub synced_lsn: u64,
     /// Truncations of the log when the row was written.
     #[prost(uint32, tag = "4")]
     pub generation: u32,
+    /// True if a hole in the journal may have swallowed frames of this log, until somebody
+    /// repairs it: the journal forgets its holes when it wraps.
+    #[prost(bool, tag = "5")]
+    pub is_damaged: bool,
 }
 
 /// Derived state of a log exactly behind one frame, so that a restart replays only what follows.
@@ -177,7 +206,7 @@ pub fn load_snapshot(
 ) -> Result<Option<StateSnapshot>, WalError> {
     for lsn in snapshot_positions(disk, directory)?.into_iter().rev() {
         let path = directory.join(snapshot_name(lsn));
-        let Some(packed) = read_file(disk, &path, SNAPSHOT_BYTES_MAX as u64)? else { continue };
+        let Some(packed) = read_file(disk, &path, SNAPSHOT_BYTES_MAX)? else { continue };
         match unpack(&packed) {
             Ok(snapshot) if snapshot.at() == lsn && matches(&snapshot) => {
                 return Ok(Some(snapshot));
@@ -191,7 +220,8 @@ pub fn load_snapshot(
     Ok(None)
 }
 
-/// Removes snapshots at or behind `from`: the frames they include were truncated.
+/// Removes snapshots at or behind `from`: the frames they include were truncated. The caller
+/// syncs the directory.
 ///
 /// # Errors
 /// A failed disk call.
@@ -201,12 +231,14 @@ pub fn drop_snapshots(disk: &dyn Disk, directory: &Path, from: Lsn) -> Result<()
             disk.remove_file(&directory.join(snapshot_name(lsn)))?;
         }
     }
-    Ok(disk.sync_directory(directory)?)
+    Ok(())
 }
 
 fn unpack(packed: &[u8]) -> Result<StateSnapshot, DamageReason> {
-    let sealed = zstd::bulk::decompress(packed, SNAPSHOT_BYTES_MAX)
-        .map_err(|_| DamageReason::BodyChecksum)?;
+    let damaged = |_| DamageReason::BodyChecksum;
+    let decoder = zstd::stream::Decoder::with_buffer(packed).map_err(damaged)?;
+    let mut sealed = Vec::new();
+    decoder.take(SNAPSHOT_BYTES_MAX).read_to_end(&mut sealed).map_err(damaged)?;
     let payload = envelope::open(SNAPSHOT_MAGIC, &sealed)?;
     StateSnapshot::decode(payload).map_err(|_| DamageReason::Inconsistent)
 }

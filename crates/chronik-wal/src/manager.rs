@@ -2,7 +2,7 @@
 //! background worker, and stops everything cleanly.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,15 +10,17 @@ use std::time::Duration;
 use chronik_common::{Clock, PartitionIndex, Rng, TopicId, TopicPartition, Uuid};
 use tracing::{error, info, warn};
 
-use crate::checkpoint::{CheckpointConfig, HardStates, LogAccess, Owners, Worker, WorkerShared};
+use crate::checkpoint::{
+    CheckpointConfig, HardStates, LogAccess, NodeStates, Owners, Worker, WorkerShared,
+};
 use crate::envelope;
 use crate::error::{DamageReason, Verdict, WalError};
 use crate::group_commit::{FlushSink, Lane, LaneConfig, LaneHandle};
-use crate::io::{Disk, DiskResult, OpenMode};
-use crate::journal::{LogId, RingPosition};
-use crate::layout::{Layout, PARTITION_META};
+use crate::io::{Disk, DiskFile, DiskResult, OpenMode};
+use crate::journal::{LogId, RingFacts, RingWalk, holds_groups};
+use crate::layout::{Layout, PARTITION_META, parse_segment_name};
 use crate::log_state::{
-    HARDSTATE_MAGIC, HardState, PARTITION_META_MAGIC, PartitionMeta, StateSnapshot,
+    HARDSTATE_MAGIC, HardState, LaneRow, PARTITION_META_MAGIC, PartitionMeta, StateSnapshot,
 };
 use crate::nonce::NonceSource;
 use crate::partition_log::{LogConfig, LogContext, LogIdentity, PartitionLog};
@@ -32,6 +34,9 @@ const META_RING_FILES: usize = 2;
 const META_RING_FILE_BYTES: u64 = 8 << 20;
 /// Most bytes in one group of the metadata lane.
 const META_GROUP_BYTES_MAX: usize = 2 << 20;
+/// Numbers of the lanes.
+const META_LANE: u16 = 0;
+const DATA_LANE: u16 = 1;
 /// Topic id in the metadata log's segments.
 const META_TOPIC_ID: TopicId = Uuid([0; 16]);
 
@@ -135,20 +140,27 @@ impl WalManager {
         }
         disk.sync_directory(layout.root())?;
         disk.sync_directory(&layout.wal())?;
+        disk.sync_directory(&layout.partitions())?;
+        disk.sync_directory(&layout.removed())?;
         let nonces = NonceSource::new(rng);
-        let hardstate: HardState =
-            envelope::load(&*disk, &layout.hardstate(), HARDSTATE_MAGIC)?.unwrap_or_default();
-        let mut rows: BTreeMap<LogId, _> =
+        let path = layout.hardstate();
+        let stored: Option<HardState> = envelope::load(&*disk, &path, HARDSTATE_MAGIC)?;
+        let is_first_start = stored.is_none();
+        let hardstate = stored.unwrap_or_default();
+        let rows: BTreeMap<LogId, _> =
             hardstate.rows.into_iter().map(|row| (LogId(row.log_id), row)).collect();
 
         let found = find_partitions(&*disk, &layout)?;
+        if is_first_start && !found.is_empty() {
+            return Err(missing(&path));
+        }
         let mut next_log_id = hardstate.next_log_id.max(1);
         let mut names = BTreeMap::new();
         let mut data_logs = BTreeMap::new();
         for (partition, meta) in found {
             let topic_id = topic_id_of(&meta, &layout, &partition)?;
             let id = LogId(meta.log_id);
-            next_log_id = next_log_id.max(meta.log_id + 1);
+            next_log_id = next_log_id.max(meta.log_id.saturating_add(1));
             let identity = LogIdentity { id, topic_id, partition: meta.partition };
             let segment_bytes = log_config(Some(&partition)).segment_bytes;
             let directory = layout.partition(&partition);
@@ -176,42 +188,58 @@ impl WalManager {
         )?;
         let mut meta_logs = BTreeMap::from([(LogId::META, meta_log)]);
 
-        let meta_files: Vec<_> =
-            (0..META_RING_FILES).map(|file| layout.meta_ring_file(file)).collect();
-        let data_files: Vec<_> =
-            (0..config.journal_files).map(|file| layout.ring_file(0, file)).collect();
-        let (meta_end, meta_damaged) = walk(&*disk, &meta_files, &mut meta_logs)?;
-        let (data_end, data_damaged) = walk(&*disk, &data_files, &mut data_logs)?;
+        let ring =
+            |lane, row: Option<&LaneRow>| Ring::open(&*disk, &layout, config, lane, row, &nonces);
+        let row_of = |lane: u16| hardstate.lanes.iter().find(|row| row.lane == u32::from(lane));
+        let meta_ring = ring(META_LANE, row_of(META_LANE))?;
+        let data_ring = ring(DATA_LANE, row_of(DATA_LANE))?;
+        if is_first_start && (holds_groups(&meta_ring.files)? || holds_groups(&data_ring.files)?) {
+            return Err(missing(&path));
+        }
+        let meta_walk = meta_ring.replay(&mut meta_logs)?;
+        let data_walk = data_ring.replay(&mut data_logs)?;
+        if meta_walk.are_facts_stale || data_walk.are_facts_stale {
+            return Err(WalError::Damaged {
+                file: path.display().to_string(),
+                position: 0,
+                reason: DamageReason::Inconsistent,
+            });
+        }
 
         let mut recovered = Vec::new();
         for (id, log) in meta_logs {
-            recovered.push((id, log.finish(meta_damaged)?));
+            recovered.push((id, log.finish(meta_walk.is_damaged)?));
         }
         for (id, log) in data_logs {
-            recovered.push((id, log.finish(data_damaged)?));
+            recovered.push((id, log.finish(data_walk.is_damaged)?));
         }
-        // Rows of logs that are gone serve nobody.
-        rows.retain(|id, _| recovered.iter().any(|(known, _)| known == id));
 
         let budget = Arc::new(TailBudget::new(config.tail_bytes_max));
         let worker_shared = WorkerShared::new();
-        let lane = |config: LaneConfig, end| {
+        let open_lane = |ring: Ring, walk: &RingWalk, bypass_bytes| {
             let worker = Arc::clone(&worker_shared);
             Lane::open(
                 &disk,
-                config,
-                end,
+                ring.lane_config(config, bypass_bytes),
+                walk,
                 Arc::clone(&budget),
                 Arc::clone(sink),
                 Arc::clone(clock),
                 Box::new(move || worker.kick()),
             )
         };
-        let (meta, meta_lane) = lane(meta_lane_config(meta_files, config), meta_end)?;
-        let (data, data_lane) = lane(data_lane_config(data_files, config), data_end)?;
+        let lane_rows = vec![meta_ring.row(&meta_walk), data_ring.row(&data_walk)];
+        let (meta, meta_lane) = open_lane(meta_ring, &meta_walk, 0)?;
+        let (data, data_lane) = open_lane(data_ring, &data_walk, config.bypass_bytes)?;
 
         let owners: Arc<Owners> = Arc::default();
-        let hard_states: Arc<HardStates> = Arc::new(Mutex::new((rows, next_log_id)));
+        // From here on the journal starts anew: what a later restart needs of the old one is in
+        // segments and in this table. Rows of logs that are gone serve nobody.
+        let hard_states: Arc<HardStates> = Arc::new(Mutex::new(NodeStates {
+            rows: BTreeMap::new(),
+            next_log_id,
+            lanes: lane_rows,
+        }));
         let make_worker = {
             let (disk, layout, clock) = (Arc::clone(&disk), layout.clone(), Arc::clone(clock));
             let (shared, owners) = (Arc::clone(&worker_shared), Arc::clone(&owners));
@@ -248,19 +276,18 @@ impl WalManager {
             make_worker,
         });
         let mut opened = Vec::new();
+        let mut rows = BTreeMap::new();
         for (id, log) in recovered {
             let partition = names.remove(&id);
             report(partition.as_ref(), log.parts.verdict, &log.report);
             let topic_id = log.parts.identity.topic_id;
             let settings = log_config(partition.as_ref());
-            let context = manager.context(id);
-            opened.push(OpenedLog {
-                partition,
-                topic_id,
-                log: PartitionLog::new(context, settings, log.parts),
-                snapshot: log.snapshot,
-            });
+            let mut opened_log = PartitionLog::new(manager.context(id), settings, log.parts);
+            rows.insert(id, opened_log.take_hard_state());
+            opened.push(OpenedLog { partition, topic_id, log: opened_log, snapshot: log.snapshot });
         }
+        manager.hard_states.lock().expect("no holder of the table panics").rows = rows;
+        NodeStates::store(&manager.hard_states, &*manager.disk, &manager.layout.hardstate())?;
         Ok((manager, opened))
     }
 
@@ -292,8 +319,8 @@ impl WalManager {
         }
         let id = {
             let mut states = self.hard_states.lock().expect("no holder of the table panics");
-            let id = LogId(states.1);
-            states.1 += 1;
+            let id = LogId(states.next_log_id);
+            states.next_log_id += 1;
             id
         };
         self.disk.create_directory(&directory)?;
@@ -333,7 +360,7 @@ impl WalManager {
     pub fn remove_log(&self, log: Option<LogId>, partition: &TopicPartition) -> DiskResult<()> {
         if let Some(log) = log {
             self.owners.lock().expect("no holder of the owners panics").remove(&log);
-            self.hard_states.lock().expect("no holder of the table panics").0.remove(&log);
+            self.hard_states.lock().expect("no holder of the table panics").rows.remove(&log);
         }
         let directory = self.layout.partition(partition);
         if !self.disk.exists(&directory) {
@@ -344,6 +371,21 @@ impl WalManager {
         self.disk.sync_directory(&self.layout.partitions())?;
         self.disk.sync_directory(&self.layout.removed())?;
         self.disk.remove_directory(&aside)
+    }
+
+    /// Moves the files of a log that nobody owns out of the way, to be looked at; returns where
+    /// they are. Blocks.
+    ///
+    /// # Errors
+    /// A failed disk call.
+    pub fn set_aside(&self, partition: &TopicPartition) -> DiskResult<PathBuf> {
+        let orphaned = self.layout.orphaned();
+        self.disk.create_directory(&orphaned)?;
+        let aside = orphaned.join(format!("{partition}.{}", self.nonces.next()));
+        self.disk.rename(&self.layout.partition(partition), &aside)?;
+        self.disk.sync_directory(&self.layout.partitions())?;
+        self.disk.sync_directory(&orphaned)?;
+        Ok(aside)
     }
 
     /// Starts the commit threads and the background worker.
@@ -472,32 +514,123 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
         .expect("the operating system grants a thread at start")
 }
 
-fn meta_lane_config(ring_files: Vec<std::path::PathBuf>, config: &WalConfig) -> LaneConfig {
-    LaneConfig {
-        lane: 0,
-        ring_files,
-        ring_file_bytes: META_RING_FILE_BYTES.min(config.journal_file_bytes),
-        group_bytes_max: META_GROUP_BYTES_MAX.min(config.group_bytes_max),
-        group_records_max: config.group_records_max,
-        bypass_bytes: 0,
-        sync_delay: config.sync_delay,
+/// The ring of one lane at start: its files, and what is known about them from outside.
+struct Ring {
+    lane: u16,
+    paths: Vec<PathBuf>,
+    files: Vec<Arc<dyn DiskFile>>,
+    file_bytes: u64,
+    facts: RingFacts,
+    /// True if a file is missing or shorter than it once was.
+    has_lost_bytes: bool,
+}
+
+impl Ring {
+    /// Opens the files of a ring; `row` is what is stored about it, `None` before its first use.
+    ///
+    /// A ring gets its files in full length, durably, before its first group: so a file that is
+    /// missing or short later on was damaged.
+    fn open(
+        disk: &dyn Disk,
+        layout: &Layout,
+        config: &WalConfig,
+        lane: u16,
+        row: Option<&LaneRow>,
+        nonces: &NonceSource,
+    ) -> Result<Self, WalError> {
+        let (configured, file_bytes) = match lane {
+            META_LANE => (META_RING_FILES, META_RING_FILE_BYTES.min(config.journal_file_bytes)),
+            _ => (config.journal_files, config.journal_file_bytes),
+        };
+        // A ring never shrinks: its last file may hold groups that are still needed.
+        let count = configured.max(row.map_or(0, |row| row.ring_files as usize));
+        let path = |file| match lane {
+            META_LANE => layout.meta_ring_file(file),
+            _ => layout.ring_file(0, file),
+        };
+        let paths: Vec<PathBuf> = (0..count).map(path).collect();
+        let mut files = Vec::with_capacity(count);
+        let mut has_lost_bytes = false;
+        for (index, path) in paths.iter().enumerate() {
+            let file = disk.open(path, OpenMode::ReadWrite)?;
+            let length = file.length()?;
+            let was_there = row.is_some_and(|row| index < row.ring_files as usize);
+            has_lost_bytes |= was_there && row.is_some_and(|row| length < row.ring_file_bytes);
+            if length < file_bytes {
+                file.set_length(file_bytes)?;
+                file.allocate(0, file_bytes)?;
+            }
+            // What a killed process wrote is read below; it must not be gone after that.
+            file.sync()?;
+            files.push(file);
+        }
+        disk.sync_directory(paths[0].parent().expect("ring files lie in a directory"))?;
+        let facts = match row {
+            Some(row) => RingFacts { nonce: row.ring_nonce, oldest_needed: row.oldest_needed },
+            None => RingFacts { nonce: nonces.next(), oldest_needed: 1 },
+        };
+        Ok(Self { lane, paths, files, file_bytes, facts, has_lost_bytes })
+    }
+
+    /// Replays the ring into `logs`.
+    fn replay(&self, logs: &mut BTreeMap<LogId, LogRecovery>) -> Result<RingWalk, WalError> {
+        let mut walk = replay_ring(&self.files, self.facts, logs)?;
+        assert!(
+            walk.end.next_sequence >= self.facts.oldest_needed,
+            "no sequence is used twice: {walk:?}, {:?}",
+            self.facts
+        );
+        walk.is_damaged |= self.has_lost_bytes;
+        if walk.is_damaged {
+            error!(
+                lane = self.lane,
+                sequence = walk.end.next_sequence,
+                "the journal is damaged: acknowledged records may be missing"
+            );
+        }
+        Ok(walk)
+    }
+
+    /// What is to be stored about the ring once everything in it was replayed.
+    fn row(&self, walk: &RingWalk) -> LaneRow {
+        LaneRow {
+            lane: u32::from(self.lane),
+            ring_nonce: self.facts.nonce,
+            oldest_needed: walk.end.next_sequence,
+            ring_files: self.files.len() as u32,
+            ring_file_bytes: self.file_bytes,
+        }
+    }
+
+    fn lane_config(self, config: &WalConfig, bypass_bytes: usize) -> LaneConfig {
+        let group_bytes_max = match self.lane {
+            META_LANE => META_GROUP_BYTES_MAX.min(config.group_bytes_max),
+            _ => config.group_bytes_max,
+        };
+        LaneConfig {
+            lane: self.lane,
+            ring_files: self.paths,
+            ring_file_bytes: self.file_bytes,
+            ring_nonce: self.facts.nonce,
+            group_bytes_max,
+            group_records_max: config.group_records_max,
+            bypass_bytes,
+            sync_delay: config.sync_delay,
+        }
     }
 }
 
-fn data_lane_config(ring_files: Vec<std::path::PathBuf>, config: &WalConfig) -> LaneConfig {
-    LaneConfig {
-        lane: 1,
-        ring_files,
-        ring_file_bytes: config.journal_file_bytes,
-        group_bytes_max: config.group_bytes_max,
-        group_records_max: config.group_records_max,
-        bypass_bytes: config.bypass_bytes,
-        sync_delay: config.sync_delay,
+/// A file that must be there, as there is data that was written after it.
+fn missing(path: &Path) -> WalError {
+    WalError::Damaged {
+        file: path.display().to_string(),
+        position: 0,
+        reason: DamageReason::TooShort,
     }
 }
 
-/// Directories with a valid identity. One without was being created when the machine stopped:
-/// nothing was acknowledged for it, and it is removed.
+/// Directories with a valid identity. One without identity and segments was being created when
+/// the machine stopped: nothing was acknowledged for it, and it is removed.
 fn find_partitions(
     disk: &dyn Disk,
     layout: &Layout,
@@ -510,6 +643,11 @@ fn find_partitions(
         let directory = layout.partitions().join(&entry.name);
         let meta = load_partition_meta(disk, &directory)?;
         let Some(meta) = meta else {
+            // The identity is durable before the first segment is created.
+            let listing = disk.list(&directory)?;
+            if listing.iter().any(|entry| parse_segment_name(&entry.name).is_some()) {
+                return Err(missing(&directory.join(PARTITION_META)));
+            }
             warn!(directory = %directory.display(), "removed a directory without an identity");
             disk.remove_directory(&directory)?;
             continue;
@@ -544,30 +682,6 @@ fn topic_id_of(
         position: 0,
         reason: DamageReason::Inconsistent,
     })
-}
-
-fn walk(
-    disk: &dyn Disk,
-    paths: &[std::path::PathBuf],
-    logs: &mut BTreeMap<LogId, LogRecovery>,
-) -> Result<(RingPosition, bool), WalError> {
-    let is_new = paths.iter().any(|path| !disk.exists(path));
-    let mut files = Vec::new();
-    for path in paths {
-        // Opening creates: a ring file that is missing is an empty one.
-        files.push(disk.open(path, OpenMode::ReadWrite)?);
-    }
-    if is_new {
-        disk.sync_directory(paths[0].parent().expect("ring files lie in a directory"))?;
-    }
-    let walk = replay_ring(&files, logs)?;
-    if walk.is_damaged {
-        error!(
-            sequence = walk.end.next_sequence,
-            "the journal is damaged in the middle: acknowledged records may be missing"
-        );
-    }
-    Ok((walk.end, walk.is_damaged))
 }
 
 fn report(partition: Option<&TopicPartition>, verdict: Verdict, report: &RecoveryReport) {

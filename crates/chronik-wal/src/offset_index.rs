@@ -139,6 +139,9 @@ pub struct SegmentTable {
     /// Rows in ascending order of number.
     #[prost(message, repeated, tag = "1")]
     pub rows: Vec<SegmentRow>,
+    /// Truncations of the log when the table was written.
+    #[prost(uint32, tag = "2")]
+    pub generation: u32,
 }
 
 /// What the table of segments knows about one segment.

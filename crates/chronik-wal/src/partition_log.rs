@@ -18,11 +18,11 @@ use chronik_common::{LeaderEpoch, Lsn, Offset, TopicId};
 
 use crate::epoch_history::EpochHistory;
 use crate::error::{Verdict, WalError};
-use crate::frame::{FrameHeader, FrameKind};
+use crate::frame::{FrameHeader, FrameKind, log_start_of};
 use crate::group_commit::{Flushed, JournalMark, LaneHandle, QueuedFrame, QueuedRecord};
 use crate::io::{Disk, DiskResult};
 use crate::journal::LogId;
-use crate::log_state::{StateSnapshot, drop_snapshots};
+use crate::log_state::{HardStateRow, StateSnapshot, drop_snapshots};
 use crate::nonce::NonceSource;
 use crate::offset_index::{SegmentRow, SegmentTable, SparseIndex};
 use crate::reader::{self, SegmentRange};
@@ -111,12 +111,15 @@ pub(crate) struct LogParts {
     pub(crate) directory: PathBuf,
     pub(crate) generation: u32,
     pub(crate) segments: VecDeque<SegmentState>,
+    pub(crate) next_segment_number: u64,
     pub(crate) next_lsn: Lsn,
     pub(crate) log_end_offset: Offset,
     pub(crate) last_chain: u32,
     pub(crate) log_start_offset: Offset,
     pub(crate) epochs: EpochHistory,
     pub(crate) state: Bytes,
+    /// The last frame that was durable once; behind the end only if the verdict says so.
+    pub(crate) proven_lsn: Lsn,
     pub(crate) verdict: Verdict,
 }
 
@@ -154,6 +157,7 @@ impl WriteBehind {
 pub struct SyncWork {
     generation: u32,
     written_lsn: Lsn,
+    cut_generation: u32,
     cuts: Vec<SegmentCut>,
     segments: Vec<Arc<Segment>>,
     disk: Arc<dyn Disk>,
@@ -174,6 +178,10 @@ impl SyncWork {
                     drop_snapshots(&*self.disk, &self.directory, *lsn)?;
                 }
             }
+        }
+        if !self.cuts.is_empty() {
+            // A removed file that came back would stand between the old frames and the new.
+            self.disk.sync_directory(&self.directory)?;
         }
         for segment in &self.segments {
             segment.sync()?;
@@ -232,15 +240,27 @@ pub struct PartitionLog {
     is_failed: bool,
 
     generation: u32,
-    /// Generation whose cut is durable in the segments.
+    /// Generation whose beginning is in the journal; `<= generation`. Only then may files be
+    /// cut: a cut that a crash forgets must not have happened.
+    journaled_generation: u32,
+    /// Generation whose cut is durable in the segments; `<= journaled_generation`.
     cut_generation: u32,
+    /// Truncations behind `cut_generation`, and the last frame each left.
+    uncut: Vec<(u32, Lsn)>,
     next_lsn: Lsn,
     log_end_offset: Offset,
     last_chain: u32,
     log_start_offset: Offset,
+    /// Log starts in the log that [`PartitionLog::trim_to`] did not apply yet, oldest first. A
+    /// snapshot that includes their frames must include them.
+    coming_log_starts: Vec<(Lsn, Offset)>,
     epochs: EpochHistory,
     state: Bytes,
+    /// True if `state` is newer than what the table of log states was given.
+    is_state_stale: bool,
 
+    /// What recovery knew to have been durable; kept as proof while frames of it are missing.
+    proven_lsn: Lsn,
     flushed_lsn: Lsn,
     flushed_offset: Offset,
     /// All frames up to here are in their segments' page cache.
@@ -256,7 +276,8 @@ pub struct PartitionLog {
     segment_opened_ms: i64,
     must_roll: bool,
     pending: Vec<QueuedRecord>,
-    pending_cuts: Vec<SegmentCut>,
+    /// With each the generation that begins with it.
+    pending_cuts: Vec<(u32, SegmentCut)>,
     removable: Vec<Arc<Segment>>,
     is_table_stale: bool,
     is_marked_dirty: bool,
@@ -276,6 +297,15 @@ impl std::fmt::Debug for PartitionLog {
 impl PartitionLog {
     pub(crate) fn new(context: LogContext, config: LogConfig, parts: LogParts) -> Self {
         let last = parts.next_lsn.previous();
+        assert!(
+            parts.verdict != Verdict::Ok || parts.proven_lsn <= last,
+            "an undamaged log ends at {last:?}, not before the proven {:?}",
+            parts.proven_lsn
+        );
+        let must_roll = parts
+            .segments
+            .back()
+            .is_some_and(|state| state.segment.header.generation < parts.generation);
         let tail = TailRing::new(Arc::clone(&context.budget));
         Self {
             identity: parts.identity,
@@ -285,25 +315,27 @@ impl PartitionLog {
             verdict: parts.verdict,
             is_failed: false,
             generation: parts.generation,
+            journaled_generation: parts.generation,
             cut_generation: parts.generation,
+            uncut: Vec::new(),
             next_lsn: parts.next_lsn,
             log_end_offset: parts.log_end_offset,
             last_chain: parts.last_chain,
             log_start_offset: parts.log_start_offset,
+            coming_log_starts: Vec::new(),
             epochs: parts.epochs,
             state: parts.state,
+            is_state_stale: false,
+            proven_lsn: parts.proven_lsn,
             flushed_lsn: last,
             flushed_offset: parts.log_end_offset,
             written_lsn: last,
             synced_lsn: last,
             tail,
-            next_segment_number: parts
-                .segments
-                .back()
-                .map_or(0, |last| last.segment.header.number + 1),
+            next_segment_number: parts.next_segment_number,
             segments: parts.segments,
             segment_opened_ms: 0,
-            must_roll: false,
+            must_roll,
             pending: Vec::new(),
             pending_cuts: Vec::new(),
             removable: Vec::new(),
@@ -384,6 +416,13 @@ impl PartitionLog {
         self.verdict
     }
 
+    /// Marks the log damaged after recovery, because a later look found what recovery did not:
+    /// it is read-only from here on.
+    pub fn mark_damaged(&mut self, verdict: Verdict) {
+        assert_ne!(verdict, Verdict::Ok, "a log is never declared healthy again");
+        self.verdict = verdict;
+    }
+
     /// True if frames may be appended: undamaged and no storage failure so far.
     #[must_use]
     pub fn accepts_appends(&self) -> bool {
@@ -438,6 +477,9 @@ impl PartitionLog {
         state.end.max_timestamp = state.end.max_timestamp.max(frame.max_timestamp);
         state.end.last_chain = header.chain();
 
+        if let Some(start) = log_start_of(&header, &frame.body) {
+            self.coming_log_starts.push((header.lsn, start));
+        }
         self.epochs.note(header.epoch, header.lsn, header.base_offset);
         self.next_lsn = header.lsn.next();
         self.log_end_offset = header.next_offset();
@@ -457,7 +499,6 @@ impl PartitionLog {
         self.tail.push(TailFrame {
             header,
             body: frame.body,
-            max_timestamp: frame.max_timestamp,
             segment,
             position,
             is_in_segment: false,
@@ -495,6 +536,7 @@ impl PartitionLog {
             first_offset: header.base_offset,
             epoch: header.epoch,
             generation: self.generation,
+            prev_chain: header.prev_chain,
             nonce: self.context.nonces.next(),
         };
         let segment = Segment::new(
@@ -505,13 +547,7 @@ impl PartitionLog {
         );
         self.segments.push_back(SegmentState {
             segment: Arc::new(segment),
-            end: SegmentEnd {
-                last_lsn: header.lsn.previous(),
-                last_chain: header.prev_chain,
-                next_offset: header.base_offset,
-                max_timestamp: -1,
-                position: SEGMENT_HEADER_SIZE,
-            },
+            end: SegmentEnd::empty(&segment_header),
             is_sealed: false,
             index: SparseIndex::default(),
             needs_sync: false,
@@ -522,6 +558,7 @@ impl PartitionLog {
     /// Queues a new opaque state (epoch, vote); it is durable when the group that carries it is.
     pub fn set_log_state(&mut self, state: Bytes) {
         self.state = state.clone();
+        self.is_state_stale = true;
         self.pending.push(QueuedRecord::LogState {
             log: self.identity.id,
             generation: self.generation,
@@ -578,6 +615,7 @@ impl PartitionLog {
             flushed.lsn,
             self.next_lsn
         );
+        self.journaled_generation = flushed.generation;
         if flushed.is_in_segment {
             self.tail.mark_written(flushed.first_lsn, flushed.lsn);
             for state in self.segments.iter_mut().rev() {
@@ -592,6 +630,12 @@ impl PartitionLog {
             self.flushed_lsn = flushed.lsn;
             let frame = self.tail.get(flushed.lsn).expect("unflushed frames stay in memory");
             self.flushed_offset = frame.header.next_offset();
+            assert!(
+                self.flushed_offset <= self.log_end_offset,
+                "{:?} is flushed in a log that ends at {:?}",
+                self.flushed_offset,
+                self.log_end_offset
+            );
         }
         true
     }
@@ -675,13 +719,18 @@ impl PartitionLog {
             state.needs_sync = false;
             segments.push(Arc::clone(&state.segment));
         }
-        let cuts = std::mem::take(&mut self.pending_cuts);
-        if segments.is_empty() && cuts.is_empty() && self.synced_lsn == self.written_lsn {
+        let cut_generation = self.journaled_generation;
+        let is_journaled = |(generation, _): &mut (u32, SegmentCut)| *generation <= cut_generation;
+        let cuts = self.pending_cuts.extract_if(.., is_journaled).map(|(_, cut)| cut);
+        let cuts: Vec<SegmentCut> = cuts.collect();
+        let is_cut = cuts.is_empty() && cut_generation == self.cut_generation;
+        if segments.is_empty() && is_cut && self.synced_lsn == self.written_lsn {
             return None;
         }
         Some(SyncWork {
             generation: self.generation,
             written_lsn: self.written_lsn,
+            cut_generation,
             cuts,
             segments,
             disk: Arc::clone(&self.context.disk),
@@ -691,33 +740,55 @@ impl PartitionLog {
 
     /// Takes note of a finished [`SyncWork`].
     pub fn finish_sync_work(&mut self, work: &SyncWork) {
-        self.cut_generation = self.cut_generation.max(work.generation);
+        self.cut_generation = self.cut_generation.max(work.cut_generation);
+        assert!(
+            self.cut_generation <= self.journaled_generation,
+            "files are cut to generation {} while the journal knows {}",
+            self.cut_generation,
+            self.journaled_generation
+        );
+        self.uncut.retain(|(generation, _)| *generation > self.cut_generation);
         if work.generation == self.generation {
             self.synced_lsn = self.synced_lsn.max(work.written_lsn);
+            assert!(
+                self.synced_lsn <= self.written_lsn && self.written_lsn < self.next_lsn,
+                "synced {:?}, written {:?}, next {:?}",
+                self.synced_lsn,
+                self.written_lsn,
+                self.next_lsn
+            );
         }
     }
 
-    /// True if the journal does not need this log's records up to `mark` any more.
+    /// True if the journal does not need this log's records up to `mark` any more. A log that
+    /// failed needs them all: what its files hold is known only after a restart.
     #[must_use]
     pub fn covers(&self, mark: &JournalMark) -> bool {
-        self.cut_generation >= mark.generation.max(self.generation)
-            && self.synced_lsn >= mark.lsn.min(self.next_lsn.previous())
+        // Frames that are being removed are not waited for: the record of their removal may
+        // itself wait for room in the journal.
+        let later = self.uncut.iter().filter(|(generation, _)| *generation > mark.generation);
+        let needed = later.map(|(_, kept)| *kept).fold(mark.lsn, Lsn::min);
+        !self.is_failed
+            && self.cut_generation >= mark.generation
+            && self.synced_lsn >= needed.min(self.next_lsn.previous())
     }
 
     /// A snapshot of `state`, which the owner derived from all frames appended so far.
     #[must_use]
     pub fn snapshot_of(&self, state: Vec<u8>) -> StateSnapshot {
+        let coming = self.coming_log_starts.iter().map(|(_, start)| *start);
+        let log_start_offset = coming.fold(self.log_start_offset, Offset::max);
         StateSnapshot {
             lsn: self.next_lsn.previous().0,
             chain: self.last_chain,
             next_offset: self.log_end_offset.0,
-            log_start_offset: self.log_start_offset.0,
+            log_start_offset: log_start_offset.0,
             epochs: StateSnapshot::epoch_rows(&self.epochs),
             state,
         }
     }
 
-    /// Everything up to here is durable in segments; stored as proof for the next recovery.
+    /// Everything up to here is durable in segments.
     #[must_use]
     pub fn synced_lsn(&self) -> Lsn {
         self.synced_lsn
@@ -729,6 +800,18 @@ impl PartitionLog {
         self.generation
     }
 
+    /// What the next recovery has to know about the log.
+    pub(crate) fn take_hard_state(&mut self) -> HardStateRow {
+        self.is_state_stale = false;
+        HardStateRow {
+            log_id: self.identity.id.0,
+            state: self.state.clone(),
+            synced_lsn: self.synced_lsn.max(self.proven_lsn).0,
+            generation: self.journaled_generation,
+            is_damaged: self.verdict == Verdict::JournalDamaged,
+        }
+    }
+
     /// True if the log has nothing left to write, sync, seal or store.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -736,6 +819,7 @@ impl PartitionLog {
         self.is_failed
             || (self.synced_lsn == last
                 && self.pending_cuts.is_empty()
+                && !self.is_state_stale
                 && self.removable.is_empty()
                 && !self.is_table_stale
                 && self.next_seal().is_none())
@@ -746,7 +830,11 @@ impl PartitionLog {
         self.is_marked_dirty = false;
     }
 
+    /// Files of a damaged log, and files that wait for a cut, stay as they are.
     fn next_seal(&self) -> Option<usize> {
+        if self.verdict != Verdict::Ok || !self.pending_cuts.is_empty() {
+            return None;
+        }
         let full = self.segments.len().saturating_sub(1);
         self.segments
             .range(..full)
@@ -777,7 +865,8 @@ impl PartitionLog {
 
     /// The table of segments, if it changed since the last call.
     pub fn take_segment_table(&mut self) -> Option<SegmentTable> {
-        if !std::mem::take(&mut self.is_table_stale) || self.is_failed {
+        let is_stale = std::mem::take(&mut self.is_table_stale);
+        if !is_stale || self.is_failed || self.verdict != Verdict::Ok {
             return None;
         }
         let rows = self.segments.iter().map(|state| SegmentRow {
@@ -791,7 +880,7 @@ impl PartitionLog {
             is_sealed: state.is_sealed,
             is_uploaded: false,
         });
-        Some(SegmentTable { rows: rows.collect() })
+        Some(SegmentTable { rows: rows.collect(), generation: self.generation })
     }
 
     /// Segments whose files may go, now that a table without them is stored.
@@ -917,7 +1006,8 @@ impl PartitionLog {
         if lsn >= self.next_lsn {
             return Ok(());
         }
-        let end = self.end_before(lsn).inspect_err(|_| self.is_failed = true)?;
+        let (kept, end, index) = self.cut_at(lsn).inspect_err(|_| self.is_failed = true)?;
+        assert_eq!(end.last_lsn, lsn.previous(), "the log ends right before the cut");
         self.generation += 1;
         self.tail.truncate(lsn);
         self.pending.retain(
@@ -928,34 +1018,31 @@ impl PartitionLog {
             generation: self.generation,
             lsn,
         });
-        self.pending_cuts.push(SegmentCut::SnapshotsFrom(lsn));
-        while let Some(state) = self.segments.pop_back() {
-            if state.segment.header.first_lsn < lsn {
-                let cut =
-                    SegmentCut::Cut { segment: Arc::clone(&state.segment), position: end.position };
-                self.pending_cuts.push(cut);
-                let mut index = state.index;
-                index.truncate(lsn);
-                self.segments.push_back(SegmentState {
-                    end,
-                    index,
-                    is_sealed: false,
-                    needs_sync: true,
-                    ..state
-                });
-                break;
-            }
-            self.pending_cuts.push(SegmentCut::Remove(state.segment));
-        }
+        let mut cuts = vec![SegmentCut::SnapshotsFrom(lsn)];
+        cuts.extend(
+            self.segments.drain(kept + 1..).rev().map(|state| SegmentCut::Remove(state.segment)),
+        );
+        let last = &mut self.segments[kept];
+        let segment = Arc::clone(&last.segment);
+        cuts.push(SegmentCut::Cut { segment, position: end.position });
+        let generation = self.generation;
+        self.pending_cuts.extend(cuts.into_iter().map(|cut| (generation, cut)));
+        last.end = end;
+        last.index = index;
+        last.is_sealed = false;
+        last.needs_sync = true;
         self.must_roll = true;
         self.is_table_stale = true;
+        self.coming_log_starts.retain(|(coming, _)| *coming < lsn);
         self.epochs.truncate(lsn);
         self.next_lsn = lsn;
         self.log_end_offset = end.next_offset;
         self.last_chain = end.last_chain;
         let last = lsn.previous();
+        self.uncut.push((self.generation, last));
         self.written_lsn = self.written_lsn.min(last);
         self.synced_lsn = self.synced_lsn.min(last);
+        self.proven_lsn = self.proven_lsn.min(last);
         if self.flushed_lsn > last {
             self.flushed_lsn = last;
             self.flushed_offset = end.next_offset;
@@ -963,37 +1050,48 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Where the log ends once frames from `lsn` on are gone.
-    fn end_before(&self, lsn: Lsn) -> Result<SegmentEnd, WalError> {
-        let state = self
-            .segments
-            .iter()
-            .rev()
-            .find(|state| state.segment.header.first_lsn < lsn)
-            .expect("a log is never truncated below its first segment");
-        if let Some(frame) = self.tail.get(lsn.previous()) {
-            return Ok(SegmentEnd {
+    /// Which segment is the last one once frames from `lsn` on are gone, where it ends then, and
+    /// its index. The first segment stays even if it loses all its frames: it says where the
+    /// log begins.
+    fn cut_at(&self, lsn: Lsn) -> Result<(usize, SegmentEnd, SparseIndex), WalError> {
+        let kept = self.segments.partition_point(|state| state.segment.header.first_lsn < lsn);
+        let kept = kept.saturating_sub(1);
+        let state = &self.segments[kept];
+        let header = &state.segment.header;
+        assert!(header.first_lsn <= lsn, "{lsn:?} lies below the first segment, {header:?}");
+        let mut index = match state.is_sealed {
+            true => (*state.segment.sealed_index()?).clone(),
+            false => state.index.clone(),
+        };
+        index.truncate(lsn);
+        if let Some(frame) = self.tail.get(lsn.previous()).filter(|_| header.first_lsn < lsn) {
+            let end = SegmentEnd {
                 last_lsn: frame.header.lsn,
                 last_chain: frame.header.chain(),
                 next_offset: frame.header.next_offset(),
                 max_timestamp: state.end.max_timestamp,
                 position: frame.position + frame.header.size(),
-            });
+            };
+            return Ok((kept, end, index));
         }
-        let mut end = None;
-        reader::scan_segment(&state.segment, self.written_end(state), None, |frame| {
-            if frame.header.lsn.next() == lsn {
-                end = Some(SegmentEnd {
-                    last_lsn: frame.header.lsn,
-                    last_chain: frame.header.chain(),
-                    next_offset: frame.header.next_offset(),
-                    max_timestamp: state.end.max_timestamp,
-                    position: frame.position + frame.header.size(),
-                });
+        let max_timestamp = state.end.max_timestamp;
+        let mut end = SegmentEnd { max_timestamp, ..SegmentEnd::empty(header) };
+        if header.first_lsn == lsn {
+            return Ok((kept, end, index));
+        }
+        let reached = reader::scan_segment(&state.segment, self.written_end(state), |frame| {
+            if frame.header.lsn < lsn {
+                end.last_lsn = frame.header.lsn;
+                end.last_chain = frame.header.chain();
+                end.next_offset = frame.header.next_offset();
+                end.position = frame.position + frame.header.size();
             }
             frame.header.lsn < lsn
         })?;
-        end.ok_or(WalError::Failed)
+        match reached.damage {
+            Some(damage) => Err(damage),
+            None => Ok((kept, end, index)),
+        }
     }
 
     /// Raises the first readable offset and drops whole segments below it. The caller has made
@@ -1006,6 +1104,7 @@ impl PartitionLog {
             self.log_end_offset
         );
         self.log_start_offset = self.log_start_offset.max(log_start_offset);
+        self.coming_log_starts.retain(|(_, start)| *start > self.log_start_offset);
         while self.segments.len() > 1
             && self.segments[0].is_sealed
             && self.segments[0].end.next_offset <= self.log_start_offset
@@ -1040,13 +1139,12 @@ impl PartitionLog {
             if state.end.last_lsn < from || state.end.position == SEGMENT_HEADER_SIZE {
                 continue;
             }
-            let reached =
-                reader::scan_segment(&state.segment, state.end.position, None, |frame| {
-                    if frame.header.lsn >= from {
-                        visit(&frame.header, frame.body);
-                    }
-                    true
-                })?;
+            let reached = reader::scan_segment(&state.segment, state.end.position, |frame| {
+                if frame.header.lsn >= from {
+                    visit(&frame.header, frame.body);
+                }
+                true
+            })?;
             if let Some(damage) = reached.damage {
                 return Err(damage);
             }

@@ -51,12 +51,18 @@ impl SegmentRange {
     /// A failed read, or [`WalError::Damaged`] when the wanted batch does not verify.
     pub fn read(&self, mode: ReadMode) -> Result<Option<Vec<Bytes>>, WalError> {
         let Some(mut position) = self.start_position(mode)? else { return Ok(None) };
-        let mut want = (self.bytes_max + FRAME_HEADER_SIZE).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        let wanted = self.bytes_max.saturating_add(FRAME_HEADER_SIZE);
+        let mut want = wanted.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        let mut previous = None;
         loop {
             let Some(chunk) = self.read_chunk(position, want, mode)? else { return Ok(None) };
-            let collected = self.collect(position, &chunk)?;
+            let collected = self.collect(position, &chunk, &mut previous)?;
             if !collected.bodies.is_empty() || collected.is_finished {
                 return Ok(Some(collected.bodies));
+            }
+            // The log says that the wanted batch is in this file.
+            if collected.next_position >= self.end_position {
+                return Err(damaged(&self.segment, collected.next_position, DamageReason::Chain));
             }
             // The wanted batch lies behind this chunk, or does not fit into it.
             position = collected.next_position;
@@ -98,7 +104,12 @@ impl SegmentRange {
         Ok(Some(Bytes::from(chunk)))
     }
 
-    fn collect(&self, start: u64, chunk: &Bytes) -> Result<Collected, WalError> {
+    fn collect(
+        &self,
+        start: u64,
+        chunk: &Bytes,
+        previous: &mut Option<FrameHeader>,
+    ) -> Result<Collected, WalError> {
         let mut collected = Collected {
             bodies: Vec::new(),
             is_finished: false,
@@ -106,12 +117,10 @@ impl SegmentRange {
             next_size: FRAME_HEADER_SIZE,
         };
         let mut at = 0;
-        let mut bytes = 0;
-        let mut previous: Option<FrameHeader> = None;
+        let mut bytes: usize = 0;
         loop {
             collected.next_position = start + at as u64;
             if collected.next_position >= self.end_position {
-                collected.is_finished = true;
                 return Ok(collected);
             }
             let Some(header_bytes) = chunk.get(at..at + FRAME_HEADER_SIZE) else {
@@ -120,6 +129,10 @@ impl SegmentRange {
             let damage = |reason| damaged(&self.segment, start + at as u64, reason);
             let header =
                 decode_in(&self.segment, header_bytes, previous.as_ref()).map_err(damage)?;
+            // An index leads to the wanted batch or before it, never behind it.
+            if previous.is_none() && header.base_offset > self.offset {
+                return Err(damage(DamageReason::Chain));
+            }
             let is_past_upper = header.next_offset() > self.upper;
             let would_exceed = bytes + header.body_len as usize > self.bytes_max;
             if is_past_upper || (would_exceed && !collected.bodies.is_empty()) {
@@ -139,7 +152,7 @@ impl SegmentRange {
                 bytes += header.body_len as usize;
                 collected.bodies.push(chunk.slice(body_at..body_end));
             }
-            previous = Some(header);
+            *previous = Some(header);
             at = body_end;
         }
     }
@@ -188,18 +201,14 @@ pub struct ScannedFrame<'a> {
     pub position: u64,
 }
 
-/// How far a scan came.
+/// How a scan ended.
 #[derive(Debug)]
 pub struct ScanEnd {
-    /// Position behind the last frame that verified.
-    pub position: u64,
-    /// The last frame that verified.
-    pub last: Option<FrameHeader>,
     /// Why the scan stopped before `end_position`; `None` if it reached it or was told to stop.
     pub damage: Option<WalError>,
 }
 
-/// Verifies frames from the start of a segment (or behind `resume`) up to `end_position`, handing
+/// Verifies frames from the start of a segment up to `end_position`, handing
 /// each to `visit` until it returns `false`.
 ///
 /// # Errors
@@ -207,11 +216,10 @@ pub struct ScanEnd {
 pub fn scan_segment(
     segment: &Segment,
     end_position: u64,
-    resume: Option<(u64, FrameHeader)>,
     mut visit: impl FnMut(&ScannedFrame<'_>) -> bool,
 ) -> Result<ScanEnd, WalError> {
-    let mut position = resume.map_or(SEGMENT_HEADER_SIZE, |(position, _)| position);
-    let mut last = resume.map(|(_, header)| header);
+    let mut position = SEGMENT_HEADER_SIZE;
+    let mut last: Option<FrameHeader> = None;
     let mut buffer = Vec::new();
     let mut buffer_at = position;
     let mut want = SCAN_BYTES;
@@ -226,21 +234,21 @@ pub fn scan_segment(
                 last = Some(header);
                 let frame = ScannedFrame { header, body, position: buffer_at + at as u64 };
                 if !visit(&frame) {
-                    return Ok(ScanEnd { position, last, damage: None });
+                    return Ok(ScanEnd { damage: None });
                 }
                 continue;
             }
             Ok(Parsed::NeedsBytes(size)) => size,
             Err(reason) => {
                 let damage = Some(damaged(segment, position, reason));
-                return Ok(ScanEnd { position, last, damage });
+                return Ok(ScanEnd { damage });
             }
         };
         want = want.max(missing);
         let available = usize::try_from(end_position - position).unwrap_or(usize::MAX);
         if missing > available {
             let damage = Some(damaged(segment, position, DamageReason::TooShort));
-            return Ok(ScanEnd { position, last, damage });
+            return Ok(ScanEnd { damage });
         }
         buffer.resize(want.min(available), 0);
         let read = segment.read_at(position, &mut buffer)?;
@@ -248,10 +256,10 @@ pub fn scan_segment(
         buffer_at = position;
         if read < missing {
             let damage = Some(damaged(segment, position, DamageReason::TooShort));
-            return Ok(ScanEnd { position, last, damage });
+            return Ok(ScanEnd { damage });
         }
     }
-    Ok(ScanEnd { position, last, damage: None })
+    Ok(ScanEnd { damage: None })
 }
 
 enum Parsed {
@@ -271,6 +279,7 @@ fn parse_frame(
     let header = decode_in(segment, header_bytes, previous)?;
     if previous.is_none()
         && (header.lsn != segment.header.first_lsn
+            || header.prev_chain != segment.header.prev_chain
             || header.base_offset != segment.header.first_offset)
     {
         return Err(DamageReason::Chain);
@@ -295,6 +304,12 @@ pub fn read_frame_at(
     position: u64,
     expected: &FrameHeader,
 ) -> Result<Option<Bytes>, WalError> {
+    // The size is checked against the file before memory is taken for it.
+    let end = position.checked_add(expected.size());
+    let length = segment.file_length()?;
+    if end.is_none_or(|end| end > length) {
+        return Ok(None);
+    }
     let mut bytes = vec![0; expected.size() as usize];
     let read = segment.read_at(position, &mut bytes)?;
     if read < bytes.len() {

@@ -7,10 +7,16 @@
 //!    damage and is reported, never cut away.
 //!
 //! Frames never overwrite: a record that does not continue the log exactly (next lsn, equal
-//! chain) belongs to a history that a later truncation removed, and is skipped. Recovering twice
-//! gives the same log as recovering once.
+//! chain) belongs to a history that a later truncation removed, and is skipped. Histories are
+//! told apart by their generation, the number of truncations before them: a proof of an older
+//! generation holds only below the cuts of the newer ones. Recovering twice gives the same log
+//! as recovering once.
+//!
+//! What a killed process left in the page cache counts like everything else, so all that was
+//! read is synced before the log is handed over.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,11 +26,11 @@ use chronik_record::BatchHeader;
 
 use crate::envelope;
 use crate::epoch_history::EpochHistory;
-use crate::error::{Verdict, WalError};
-use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use crate::error::{DamageReason, Verdict, WalError};
+use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind, log_start_of};
 use crate::io::{Disk, DiskFile};
 use crate::journal::{
-    FLAG_STARTS_SEGMENT, JournalRecord, LogId, RecordKind, RingWalk, parse_records,
+    FLAG_STARTS_SEGMENT, JournalRecord, LogId, RecordKind, RingFacts, RingWalk, parse_records,
     unpack_segment_position, walk_ring,
 };
 use crate::layout::{OFFSET_INDEX, parse_segment_name, segment_name};
@@ -33,7 +39,7 @@ use crate::nonce::NonceSource;
 use crate::offset_index::{OFFSET_INDEX_MAGIC, SegmentTable, SparseIndex};
 use crate::partition_log::{LogIdentity, LogParts, SegmentState};
 use crate::reader::{ScannedFrame, read_frame_at, scan_segment};
-use crate::segment::{SEGMENT_HEADER_SIZE, Segment, SegmentEnd, SegmentHeader};
+use crate::segment::{Segment, SegmentEnd, SegmentHeader};
 
 /// Segment numbers in the journal keep this many bits.
 const SEGMENT_NUMBER_MASK: u64 = (1 << 24) - 1;
@@ -44,12 +50,14 @@ struct SegmentHint {
     starts_segment: bool,
     /// Low 16 bits of the segment's number.
     number: u16,
+    /// Truncations of the log before the frame.
+    generation: u32,
 }
 
 impl SegmentHint {
     /// The segment's number, which is at least `smallest`.
     fn number_from(self, smallest: u64) -> u64 {
-        smallest + u64::from(self.number.wrapping_sub(smallest as u16))
+        smallest.saturating_add(u64::from(self.number.wrapping_sub(smallest as u16)))
     }
 }
 
@@ -78,8 +86,11 @@ pub(crate) struct LogRecovery {
     must_find_begin: bool,
     /// Files behind a hole that the journal may fill.
     detached: VecDeque<Arc<Segment>>,
-    /// Numbers of files whose header page is unreadable.
+    /// Numbers of files that are none of the log's segments: their header page is unreadable or
+    /// belongs elsewhere.
     unreadable: Vec<u64>,
+    /// Larger than the number of any file in the directory.
+    next_number: u64,
     next_lsn: Lsn,
     next_offset: Offset,
     /// `None` until the first frame of the log's files is known.
@@ -87,7 +98,14 @@ pub(crate) struct LogRecovery {
     log_start_offset: Offset,
     epochs: EpochHistory,
     generation: u32,
-    proven: Lsn,
+    /// Per generation, the last frame that is proven to have been durable in it.
+    proofs: BTreeMap<u32, Lsn>,
+    /// Per generation, the first frame removed by the truncation that began it.
+    cuts: BTreeMap<u32, Lsn>,
+    /// The first frame that should be in a segment and is not readable there.
+    unreadable_frame: Option<Lsn>,
+    /// True if an earlier start found a hole in the journal.
+    was_damaged: bool,
     state: Bytes,
     snapshot: Option<StateSnapshot>,
     report: RecoveryReport,
@@ -120,24 +138,55 @@ impl LogRecovery {
             must_find_begin: false,
             detached: VecDeque::new(),
             unreadable: Vec::new(),
+            next_number: 0,
             next_lsn: Lsn::FIRST,
             next_offset: Offset::ZERO,
             last_chain: Some(0),
             log_start_offset: Offset::ZERO,
             epochs: EpochHistory::default(),
             generation: 0,
-            proven: Lsn(stored.map_or(0, |row| row.synced_lsn)),
+            proofs: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            unreadable_frame: None,
+            was_damaged: stored.is_some_and(|row| row.is_damaged),
             state: stored.map_or_else(Bytes::new, |row| row.state.clone()),
             snapshot: None,
             report: RecoveryReport::default(),
         };
+        if let Some(row) = stored {
+            log.prove(row.generation, Lsn(row.synced_lsn));
+        }
+        // What is read below must not go back to an older state in a power cut later on.
+        log.disk.sync_directory(&log.directory)?;
         log.prove_by_table()?;
         for number in log.segment_numbers()? {
-            if !log.scan_one(number)? {
-                break;
-            }
+            log.next_number = number.saturating_add(1);
+            log.scan_one(number)?;
         }
         Ok(log)
+    }
+
+    /// Notes that all frames up to `last` were durable in `generation`.
+    fn prove(&mut self, generation: u32, last: Lsn) {
+        self.generation = self.generation.max(generation);
+        let proof = self.proofs.entry(generation).or_default();
+        *proof = last.max(*proof);
+    }
+
+    /// Notes that `generation` began with the removal of all frames from `first` on.
+    fn note_cut(&mut self, generation: u32, first: Lsn) {
+        self.generation = self.generation.max(generation);
+        let cut = self.cuts.entry(generation).or_insert(first);
+        *cut = first.min(*cut);
+    }
+
+    /// The last frame that must be there.
+    fn proven(&self) -> Lsn {
+        let left = |(generation, last): (&u32, &Lsn)| {
+            let newer = self.cuts.range((Bound::Excluded(*generation), Bound::Unbounded));
+            newer.map(|(_, first)| first.previous()).fold(*last, Lsn::min)
+        };
+        self.proofs.iter().map(left).max().unwrap_or(Lsn::ZERO)
     }
 
     fn segment_numbers(&self) -> Result<Vec<u64>, WalError> {
@@ -159,10 +208,13 @@ impl LogRecovery {
             Ok(Some(table)) => {
                 let sealed = table.rows.iter().filter(|row| row.is_sealed);
                 let last = Lsn(sealed.map(|row| row.last_lsn).max().unwrap_or(0));
-                self.proven = self.proven.max(last);
+                // A table from before the last truncation may list what that removed.
+                if table.generation >= self.generation {
+                    self.prove(table.generation, last);
+                }
                 if let Some(first) = table.rows.first() {
                     self.first_number = first.number;
-                    self.begin_at(Lsn(first.first_lsn), Offset(first.first_offset));
+                    self.begin_at(Lsn(first.first_lsn.max(1)), Offset(first.first_offset.max(0)));
                 }
             }
             Ok(None) => {}
@@ -176,15 +228,15 @@ impl LogRecovery {
         self.directory.join(segment_name(number))
     }
 
-    /// Scans segment `number`; `false` when nothing behind it can be attached.
-    fn scan_one(&mut self, number: u64) -> Result<bool, WalError> {
+    /// Scans segment `number` and attaches it where it continues the log.
+    fn scan_one(&mut self, number: u64) -> Result<(), WalError> {
         let opened =
             Segment::open(Arc::clone(&self.disk), self.path_of(number), self.allocation_max);
         let segment = match opened {
             Ok(segment) => Arc::new(segment),
             Err(WalError::Damaged { .. }) => {
                 self.unreadable.push(number);
-                return Ok(true);
+                return Ok(());
             }
             Err(error) => return Err(error),
         };
@@ -193,22 +245,43 @@ impl LogRecovery {
         {
             return Err(WalError::ForeignDirectory(self.directory.display().to_string()));
         }
-        if header.number < self.first_number {
-            segment.remove()?;
-            return Ok(true);
+        if header.number != number {
+            self.unreadable.push(number);
+            return Ok(());
+        }
+        if number < self.first_number {
+            return Ok(segment.remove()?);
         }
         if std::mem::take(&mut self.must_find_begin) {
             self.begin_at(header.first_lsn, header.first_offset);
         }
-        if header.first_lsn > self.next_lsn || !self.detached.is_empty() {
+        if !self.detached.is_empty() || !self.is_continued_by(&header)? {
             self.detached.push_back(segment);
-            return Ok(true);
+            return Ok(());
         }
         if header.first_lsn < self.next_lsn {
+            // Only a truncation begins a file before the end of the one before it.
+            let newest = self.segments.back().map(|last| last.segment.header.generation);
+            if newest.is_none_or(|newest| header.generation <= newest) {
+                self.unreadable.push(number);
+                return Ok(());
+            }
             self.cut(header.first_lsn)?;
         }
-        self.attach(segment)?;
-        Ok(true)
+        self.attach(segment)
+    }
+
+    /// True if the log, up to where the segment starts, is the history the segment continues.
+    fn is_continued_by(&self, segment: &SegmentHeader) -> Result<bool, WalError> {
+        if segment.first_lsn > self.next_lsn {
+            return Ok(false);
+        }
+        if segment.first_lsn == self.next_lsn {
+            let has_chain = self.last_chain.is_none_or(|chain| chain == segment.prev_chain);
+            return Ok(has_chain && segment.first_offset == self.next_offset);
+        }
+        let chain = self.chain_behind(segment.first_lsn.previous())?;
+        Ok(chain == Some(segment.prev_chain))
     }
 
     fn begin_at(&mut self, first_lsn: Lsn, first_offset: Offset) {
@@ -221,11 +294,15 @@ impl LogRecovery {
     /// Adds a segment that starts where the log ends, with whatever frames it holds.
     fn attach(&mut self, segment: Arc<Segment>) -> Result<(), WalError> {
         let header = segment.header;
-        self.generation = self.generation.max(header.generation);
+        assert_eq!(header.first_lsn, self.next_lsn, "a segment is attached where the log ends");
+        self.note_cut(header.generation, header.first_lsn);
         match segment.read_footer() {
             Ok((footer, _)) if footer.last_lsn >= header.first_lsn => {
                 let end = footer.end();
-                self.epochs_of_segment(&header);
+                self.prove(header.generation, end.last_lsn);
+                // Epochs that began inside are found when the snapshot is completed.
+                let (first_lsn, first_offset) = (header.first_lsn, header.first_offset);
+                let _ = self.epochs.note_read(header.epoch, first_lsn, first_offset);
                 self.next_lsn = end.last_lsn.next();
                 self.next_offset = end.next_offset;
                 self.last_chain = Some(end.last_chain);
@@ -242,63 +319,52 @@ impl LogRecovery {
             Err(error) => return Err(error),
         }
         let mut state = SegmentState {
-            end: SegmentEnd {
-                last_lsn: header.first_lsn.previous(),
-                last_chain: self.last_chain.unwrap_or(0),
-                next_offset: header.first_offset,
-                max_timestamp: -1,
-                position: SEGMENT_HEADER_SIZE,
-            },
+            end: SegmentEnd::empty(&header),
             segment: Arc::clone(&segment),
             is_sealed: false,
             index: SparseIndex::default(),
-            needs_sync: false,
+            needs_sync: true,
         };
-        let expected_chain = self.last_chain;
         let epochs = &mut self.epochs;
         let mut accepted = 0;
-        scan_segment(&segment, segment.file_length()?, None, |frame| {
-            let is_first = frame.header.lsn == header.first_lsn;
-            let breaks_chain =
-                is_first && expected_chain.is_some_and(|chain| chain != frame.header.prev_chain);
-            let breaks_epoch = epochs.last_epoch().is_some_and(|last| frame.header.epoch < last);
-            if breaks_chain || breaks_epoch {
+        scan_segment(&segment, segment.file_length()?, |frame| {
+            let header = &frame.header;
+            if !epochs.note_read(header.epoch, header.lsn, header.base_offset) {
                 return false;
             }
-            epochs.note(frame.header.epoch, frame.header.lsn, frame.header.base_offset);
-            note_frame(&mut state, &frame.header, frame.position, max_timestamp(frame));
-            accepted += frame.header.size();
+            note_frame(&mut state, header, frame.position, max_timestamp(frame));
+            accepted += header.size();
             true
         })?;
         self.report.bytes_scanned += accepted;
         self.next_lsn = state.end.last_lsn.next();
         self.next_offset = state.end.next_offset;
-        if state.end.position > SEGMENT_HEADER_SIZE {
-            self.last_chain = Some(state.end.last_chain);
-        }
+        self.last_chain = Some(state.end.last_chain);
         self.segments.push_back(state);
         Ok(())
-    }
-
-    fn epochs_of_segment(&mut self, header: &SegmentHeader) {
-        if self.epochs.last_epoch().is_none_or(|last| header.epoch > last) {
-            self.epochs.note(header.epoch, header.first_lsn, header.first_offset);
-        }
     }
 
     /// Offers one journal record to the log.
     pub(crate) fn apply(&mut self, record: &JournalRecord<'_>) -> Result<(), WalError> {
         let starts_segment = record.header.flags & FLAG_STARTS_SEGMENT != 0;
-        let segment = SegmentHint { starts_segment, number: record.header.segment };
+        let segment = SegmentHint {
+            starts_segment,
+            number: record.header.segment,
+            generation: record.header.generation,
+        };
         match record.header.kind {
-            RecordKind::Frame => {
-                self.proven = self.proven.max(Lsn(record.header.aux));
+            RecordKind::Frame | RecordKind::SegmentRef => {
+                // The journal is written in order: with this record all frames before it were
+                // durable too.
+                self.prove(record.header.generation, record.header.lsn);
                 let Some((header, body)) = split_frame(record.body) else { return Ok(()) };
-                self.replay_frame(&header, body, segment)
-            }
-            RecordKind::SegmentRef => {
-                let Some((header, _)) = split_frame(record.body) else { return Ok(()) };
-                self.replay_reference(&header, record.header.aux, segment)
+                if self.is_superseded(record.header.generation) {
+                    return Ok(());
+                }
+                match record.header.kind {
+                    RecordKind::Frame => self.replay_frame(&header, body, segment),
+                    _ => self.replay_reference(&header, record.header.aux, segment),
+                }
             }
             RecordKind::Truncated => self.replay_cut(record.header.lsn, record.header.generation),
             RecordKind::LogState => {
@@ -308,10 +374,17 @@ impl LogRecovery {
         }
     }
 
+    /// True for frames of a history that ended before the last segment began: what of them was
+    /// not removed is in the segments before it.
+    fn is_superseded(&self, generation: u32) -> bool {
+        self.segments.back().is_some_and(|last| generation < last.segment.header.generation)
+    }
+
     fn continues(&self, header: &FrameHeader) -> bool {
         header.lsn == self.next_lsn
             && self.last_chain.is_none_or(|chain| chain == header.prev_chain)
             && header.base_offset == self.next_offset
+            && self.epochs.last_epoch().is_none_or(|last| last <= header.epoch)
     }
 
     fn replay_frame(
@@ -361,16 +434,13 @@ impl LogRecovery {
                 self.note_replayed(header);
                 return Ok(());
             }
-            // The group was durable, so the frame was too: without its bytes it is lost.
-            self.proven = self.proven.max(header.lsn);
         }
         Ok(())
     }
 
     fn note_replayed(&mut self, header: &FrameHeader) {
-        if self.epochs.last_epoch().is_none_or(|last| header.epoch > last) {
-            self.epochs.note(header.epoch, header.lsn, header.base_offset);
-        }
+        let fits = self.epochs.note_read(header.epoch, header.lsn, header.base_offset);
+        assert!(fits, "a frame that continues the log continues its epochs: {header:?}");
         self.next_lsn = header.lsn.next();
         self.next_offset = header.next_offset();
         self.last_chain = Some(header.chain());
@@ -394,11 +464,12 @@ impl LogRecovery {
         if !must_roll {
             return Ok(());
         }
-        let smallest =
-            self.segments.back().map_or(self.first_number, |last| last.segment.header.number + 1);
+        let smallest = self.segments.back().map_or(self.first_number, |last| after(&last.segment));
         let number = hint.number_from(smallest);
         let is_next = |segment: &Arc<Segment>| {
-            segment.header.number == number && segment.header.first_lsn == header.lsn
+            segment.header.number == number
+                && segment.header.first_lsn == header.lsn
+                && segment.header.prev_chain == header.prev_chain
         };
         if self.detached.front().is_some_and(is_next) {
             let segment = self.detached.pop_front().expect("just seen");
@@ -411,7 +482,8 @@ impl LogRecovery {
             first_lsn: header.lsn,
             first_offset: header.base_offset,
             epoch: header.epoch,
-            generation: self.generation,
+            generation: hint.generation,
+            prev_chain: header.prev_chain,
             nonce: self.nonces.next(),
         };
         let segment = Segment::new(
@@ -422,15 +494,10 @@ impl LogRecovery {
         );
         self.detached.retain(|other| other.header.number != number);
         self.unreadable.retain(|other| *other != number);
+        self.next_number = self.next_number.max(number.saturating_add(1));
         self.segments.push_back(SegmentState {
             segment: Arc::new(segment),
-            end: SegmentEnd {
-                last_lsn: header.lsn.previous(),
-                last_chain: header.prev_chain,
-                next_offset: header.base_offset,
-                max_timestamp: -1,
-                position: SEGMENT_HEADER_SIZE,
-            },
+            end: SegmentEnd::empty(&segment_header),
             is_sealed: false,
             index: SparseIndex::default(),
             needs_sync: true,
@@ -440,63 +507,89 @@ impl LogRecovery {
 
     /// A truncation: already carried out if the log goes on in a file that was begun after it.
     fn replay_cut(&mut self, lsn: Lsn, generation: u32) -> Result<(), WalError> {
-        self.proven = self.proven.min(lsn.previous());
-        self.generation = self.generation.max(generation);
+        self.note_cut(generation, lsn);
         let is_newer = |segment: &Segment| segment.header.generation >= generation;
         if self.segments.iter().any(|state| is_newer(&state.segment)) {
             return Ok(());
         }
-        for segment in self.detached.iter().filter(|segment| !is_newer(segment)) {
+        let is_removed = |segment: &Segment| !is_newer(segment) && segment.header.first_lsn >= lsn;
+        for segment in self.detached.iter().filter(|segment| is_removed(segment)) {
             segment.remove()?;
         }
-        self.detached.retain(|segment| is_newer(segment));
-        if lsn < self.next_lsn { self.cut(lsn) } else { Ok(()) }
+        self.detached.retain(|segment| !is_removed(segment));
+        if lsn < self.next_lsn {
+            self.cut(lsn)?;
+        }
+        self.attach_detached()
+    }
+
+    /// Attaches files behind a hole that is none any more.
+    fn attach_detached(&mut self) -> Result<(), WalError> {
+        while let Some(segment) = self.detached.front() {
+            let header = segment.header;
+            if header.first_lsn != self.next_lsn || !self.is_continued_by(&header)? {
+                break;
+            }
+            let segment = self.detached.pop_front().expect("just seen");
+            self.attach(segment)?;
+        }
+        Ok(())
     }
 
     /// Drops frames from `lsn` on.
     fn cut(&mut self, lsn: Lsn) -> Result<(), WalError> {
+        assert!(lsn < self.next_lsn, "{lsn:?} lies behind the end, {:?}", self.next_lsn);
+        let mut begin = None;
         while self.segments.back().is_some_and(|state| state.segment.header.first_lsn >= lsn) {
             let state = self.segments.pop_back().expect("just seen");
+            begin = Some(state.segment.header);
             state.segment.remove()?;
         }
         self.epochs.truncate(lsn);
         let Some(state) = self.segments.back_mut() else {
-            self.next_lsn = lsn;
+            if let Some(begin) = begin {
+                self.next_lsn = begin.first_lsn;
+                self.next_offset = begin.first_offset;
+                self.last_chain = Some(begin.prev_chain);
+            }
             return Ok(());
         };
-        let mut end = SegmentEnd {
-            last_lsn: state.segment.header.first_lsn.previous(),
-            last_chain: 0,
-            next_offset: state.segment.header.first_offset,
-            max_timestamp: state.end.max_timestamp,
-            position: SEGMENT_HEADER_SIZE,
-        };
-        scan_segment(&state.segment, state.end.position, None, |frame| {
+        let old_end = state.end.position;
+        state.end = SegmentEnd::empty(&state.segment.header);
+        state.index = SparseIndex::default();
+        state.is_sealed = false;
+        let segment = Arc::clone(&state.segment);
+        let reached = scan_segment(&segment, old_end, |frame| {
             if frame.header.lsn >= lsn {
                 return false;
             }
-            end.last_lsn = frame.header.lsn;
-            end.last_chain = frame.header.chain();
-            end.next_offset = frame.header.next_offset();
-            end.position = frame.position + frame.header.size();
+            note_frame(state, &frame.header, frame.position, max_timestamp(frame));
             true
         })?;
-        state.segment.cut(end.position)?;
-        state.end = end;
-        state.is_sealed = false;
-        state.index.truncate(lsn);
-        self.next_lsn = end.last_lsn.next();
-        self.next_offset = end.next_offset;
-        self.last_chain = Some(end.last_chain);
+        if reached.damage.is_some() && state.end.last_lsn.next() < lsn {
+            // Frames that must stay are unreadable: nothing is cut, the log is reported.
+            self.unreadable_frame.get_or_insert(state.end.last_lsn.next());
+        } else {
+            state.segment.cut(state.end.position)?;
+            state.needs_sync = true;
+        }
+        self.next_lsn = state.end.last_lsn.next();
+        self.next_offset = state.end.next_offset;
+        self.last_chain = Some(state.end.last_chain);
         Ok(())
     }
 
-    /// Ends the recovery: makes replayed frames durable, judges the log, loads its snapshot.
+    /// Ends the recovery: judges the log, loads its snapshot, makes everything durable.
     pub(crate) fn finish(mut self, is_journal_damaged: bool) -> Result<RecoveredParts, WalError> {
+        self.attach_detached()?;
         let end = self.next_lsn.previous();
-        let verdict = if self.proven > end {
-            Verdict::LostTail { end, proven_end: self.proven }
-        } else if is_journal_damaged {
+        self.load_snapshot(end)?;
+        let proven = self.proven();
+        let verdict = if proven > end {
+            Verdict::LostTail { end, proven_end: proven }
+        } else if let Some(first) = self.unreadable_frame {
+            Verdict::DamagedRange { first }
+        } else if is_journal_damaged || self.was_damaged {
             Verdict::JournalDamaged
         } else {
             Verdict::Ok
@@ -504,27 +597,25 @@ impl LogRecovery {
         if verdict == Verdict::Ok {
             self.drop_leftovers()?;
         }
-        for state in &self.segments {
-            if state.needs_sync {
-                state.segment.sync()?;
-            }
+        for state in self.segments.iter_mut().filter(|state| state.needs_sync) {
+            state.segment.sync()?;
+            state.needs_sync = false;
         }
-        self.load_snapshot(end)?;
+        self.disk.sync_directory(&self.directory)?;
+        let next_segment_number = self.segments.back().map_or(0, |last| after(&last.segment));
         let parts = LogParts {
             identity: self.identity,
             directory: self.directory,
             generation: self.generation,
-            segments: self
-                .segments
-                .into_iter()
-                .map(|state| SegmentState { needs_sync: false, ..state })
-                .collect(),
+            segments: self.segments,
+            next_segment_number: next_segment_number.max(self.next_number),
             next_lsn: self.next_lsn,
             log_end_offset: self.next_offset,
             last_chain: self.last_chain.unwrap_or(0),
             log_start_offset: self.log_start_offset,
             epochs: self.epochs,
             state: self.state,
+            proven_lsn: proven,
             verdict,
         };
         Ok(RecoveredParts { parts, snapshot: self.snapshot, report: self.report })
@@ -552,10 +643,18 @@ impl LogRecovery {
 
     /// Loads the newest snapshot of this history and completes epochs and log start from it.
     fn load_snapshot(&mut self, end: Lsn) -> Result<(), WalError> {
-        let segments = &self.segments;
+        let mut failure = None;
         self.snapshot = load_snapshot(&*self.disk, &self.directory, |snapshot| {
-            snapshot.at() <= end && chain_matches(segments, snapshot)
+            let chain = self.chain_behind(snapshot.at());
+            let chain = chain.unwrap_or_else(|error| {
+                failure = Some(error);
+                None
+            });
+            snapshot.at() <= end && chain == Some(snapshot.chain)
         })?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         let from = match &self.snapshot {
             Some(snapshot) => {
                 self.log_start_offset =
@@ -568,39 +667,62 @@ impl LogRecovery {
                 Lsn::FIRST
             }
         };
+        let mut unreadable = None;
         for state in &self.segments {
             if state.end.last_lsn < from {
                 continue;
             }
             let (epochs, start) = (&mut self.epochs, &mut self.log_start_offset);
-            scan_segment(&state.segment, state.end.position, None, |frame| {
-                if frame.header.lsn >= from {
-                    epochs.note(frame.header.epoch, frame.header.lsn, frame.header.base_offset);
-                    if let Some(offset) = log_start_of(frame) {
-                        *start = (*start).max(offset);
+            let mut read = state.segment.header.first_lsn.previous();
+            scan_segment(&state.segment, state.end.position, |frame| {
+                let header = &frame.header;
+                if header.lsn >= from {
+                    if !epochs.note_read(header.epoch, header.lsn, header.base_offset) {
+                        return false;
+                    }
+                    if let Some(offset) = log_start_of(header, frame.body) {
+                        *start = offset.max(*start);
                     }
                 }
+                read = header.lsn;
                 true
             })?;
+            if read < state.end.last_lsn {
+                unreadable = unreadable.or(Some(read.next()));
+            }
         }
+        self.unreadable_frame = self.unreadable_frame.or(unreadable);
         Ok(())
+    }
+
+    /// Chain value of the log behind `lsn`; `None` where the log has no readable frame.
+    fn chain_behind(&self, lsn: Lsn) -> Result<Option<u32>, WalError> {
+        if lsn == Lsn::ZERO {
+            return Ok(Some(0));
+        }
+        let begins_before = |state: &SegmentState| state.segment.header.first_lsn <= lsn.next();
+        let Some(state) = self.segments.iter().rev().find(|state| begins_before(state)) else {
+            return Ok(None);
+        };
+        let header = &state.segment.header;
+        if header.first_lsn == lsn.next() {
+            return Ok(Some(header.prev_chain));
+        }
+        if state.end.last_lsn == lsn {
+            return Ok(Some(state.end.last_chain));
+        }
+        let mut chain = None;
+        scan_segment(&state.segment, state.end.position, |frame| {
+            chain = Some(frame.header.chain()).filter(|_| frame.header.lsn == lsn);
+            chain.is_none()
+        })?;
+        Ok(chain)
     }
 }
 
-fn log_start_of(frame: &ScannedFrame<'_>) -> Option<Offset> {
-    let is_start = frame.header.kind == FrameKind::LogStart;
-    let bytes: [u8; 8] = frame.body.try_into().ok().filter(|_| is_start)?;
-    Some(Offset(i64::from_le_bytes(bytes)))
-}
-
-/// True if the frame a snapshot was taken behind is the frame the log has there, as far as that
-/// can be seen without reading: at the ends of segments; elsewhere the position suffices because
-/// truncation never reaches below a snapshot that was stored after its frames were synced.
-fn chain_matches(segments: &VecDeque<SegmentState>, snapshot: &StateSnapshot) -> bool {
-    segments
-        .iter()
-        .find(|state| state.end.last_lsn == snapshot.at())
-        .is_none_or(|state| state.end.last_chain == snapshot.chain)
+/// The number of the segment that follows.
+fn after(segment: &Segment) -> u64 {
+    segment.header.number.saturating_add(1)
 }
 
 fn note_frame(state: &mut SegmentState, header: &FrameHeader, position: u64, max_timestamp: i64) {
@@ -634,12 +756,22 @@ fn split_frame(body: &[u8]) -> Option<(FrameHeader, &[u8])> {
 
 /// Walks a lane's ring and offers every record to its log. Records of logs that are gone (their
 /// topic was deleted) are skipped.
+///
+/// # Errors
+/// A failed disk call, or a group that validates and cannot be parsed: another release wrote it.
 pub(crate) fn replay_ring(
     files: &[Arc<dyn DiskFile>],
+    facts: RingFacts,
     logs: &mut BTreeMap<LogId, LogRecovery>,
 ) -> Result<RingWalk, WalError> {
-    walk_ring(files, |header, payload| {
-        let Some(records) = parse_records(payload, header.record_count) else { return Ok(()) };
+    walk_ring(files, facts, |header, payload| {
+        let Some(records) = parse_records(payload, header.record_count) else {
+            return Err(WalError::Damaged {
+                file: files[0].path().display().to_string(),
+                position: 0,
+                reason: DamageReason::Kind,
+            });
+        };
         for record in &records {
             if let Some(log) = logs.get_mut(&record.header.log) {
                 log.apply(record)?;

@@ -6,7 +6,7 @@
 //!  4  crc32c (8..80)  4 | 40  segment number     8 | 68  nonce              4
 //!  8  level           4 | 48  first lsn          8 | 72  partition          4
 //! 12  generation      4 | 56  first offset       8 | 76  key id (0 = none)  4
-//! 16  reserved        8 |
+//! 16  previous chain  4 | 20  reserved           4
 //! then frames, back to back
 //! then, once sealed, the footer: sparse index (24 bytes per entry), then 48 bytes
 //!  0  magic "CHF1"    4 | 16  last lsn           8 | 40  end of frames      4
@@ -15,13 +15,14 @@
 //! 12  last chain      4 |
 //! ```
 //!
-//! Little endian. A segment's file is created when the first byte is written, not when its
+//! Little endian. The footer's checksum starts from the segment's nonce, so that the footer of
+//! another segment never validates. A segment's file is created when the first byte is written, not when its
 //! number is chosen: numbers and positions are assigned under the partition mutex, files are
 //! created by whoever may block. Sealed segments never change.
 
 use std::io::IoSlice;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use chronik_common::{LeaderEpoch, Lsn, Offset, TopicId};
@@ -61,6 +62,9 @@ pub struct SegmentHeader {
     /// Truncations of the log before this segment began. A truncation always starts a new
     /// segment, so recovery knows from here whether one was already carried out.
     pub generation: u32,
+    /// Chain value of the frame before the first one: a segment of another history does not
+    /// continue this one, whatever its numbers say.
+    pub prev_chain: u32,
     /// Random; written into every frame header of this file.
     pub nonce: u32,
 }
@@ -71,6 +75,7 @@ impl SegmentHeader {
         page[..4].copy_from_slice(&MAGIC);
         page[8..12].copy_from_slice(&LEVEL.to_le_bytes());
         page[12..16].copy_from_slice(&self.generation.to_le_bytes());
+        page[16..20].copy_from_slice(&self.prev_chain.to_le_bytes());
         page[24..40].copy_from_slice(&self.topic_id.0);
         page[40..48].copy_from_slice(&self.number.to_le_bytes());
         page[48..56].copy_from_slice(&self.first_lsn.0.to_le_bytes());
@@ -103,6 +108,7 @@ impl SegmentHeader {
             first_offset: Offset(read_u64(page, 56) as i64),
             epoch: LeaderEpoch(read_u32(page, 64) as i32),
             generation: read_u32(page, 12),
+            prev_chain: read_u32(page, 16),
             nonce: read_u32(page, 68),
         };
         if header.first_lsn == Lsn::ZERO || header.first_offset.0 < 0 {
@@ -127,6 +133,20 @@ pub struct SegmentEnd {
     pub position: u64,
 }
 
+impl SegmentEnd {
+    /// The end of a segment without frames.
+    #[must_use]
+    pub fn empty(header: &SegmentHeader) -> Self {
+        Self {
+            last_lsn: header.first_lsn.previous(),
+            last_chain: header.prev_chain,
+            next_offset: header.first_offset,
+            max_timestamp: -1,
+            position: SEGMENT_HEADER_SIZE,
+        }
+    }
+}
+
 /// What a sealed segment's footer says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentFooter {
@@ -145,7 +165,7 @@ pub struct SegmentFooter {
 }
 
 impl SegmentFooter {
-    fn encode(&self) -> [u8; FOOTER_SIZE] {
+    fn encode(&self, nonce: u32) -> [u8; FOOTER_SIZE] {
         let mut bytes = [0; FOOTER_SIZE];
         bytes[..4].copy_from_slice(&FOOTER_MAGIC);
         bytes[8..12].copy_from_slice(&self.index_entries.to_le_bytes());
@@ -156,7 +176,7 @@ impl SegmentFooter {
         let frames_end = u32::try_from(self.frames_end).expect("segments are below 4 GiB");
         bytes[40..44].copy_from_slice(&frames_end.to_le_bytes());
         bytes[44..48].copy_from_slice(&self.index_crc.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[8..]);
+        let crc = crc32c::crc32c_append(nonce, &bytes[8..]);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
@@ -173,12 +193,12 @@ impl SegmentFooter {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DamageReason> {
+    fn decode(bytes: &[u8], nonce: u32) -> Result<Self, DamageReason> {
         let bytes = bytes.get(..FOOTER_SIZE).ok_or(DamageReason::TooShort)?;
         if bytes[..4] != FOOTER_MAGIC {
             return Err(DamageReason::Magic);
         }
-        if read_u32(bytes, 4) != crc32c::crc32c(&bytes[8..]) {
+        if read_u32(bytes, 4) != crc32c::crc32c_append(nonce, &bytes[8..]) {
             return Err(DamageReason::HeaderChecksum);
         }
         Ok(Self {
@@ -209,7 +229,7 @@ pub struct Segment {
     allocation_max: u64,
     state: Mutex<FileState>,
     /// Sparse index of a sealed segment, loaded at the first read that needs it.
-    sealed_index: OnceLock<Arc<SparseIndex>>,
+    sealed_index: Mutex<Option<Arc<SparseIndex>>>,
 }
 
 impl std::fmt::Debug for Segment {
@@ -233,7 +253,7 @@ impl Segment {
             disk,
             allocation_max,
             state: Mutex::new(FileState { file: None, allocated: 0, is_directory_synced: false }),
-            sealed_index: OnceLock::new(),
+            sealed_index: Mutex::default(),
         }
     }
 
@@ -256,8 +276,13 @@ impl Segment {
             disk,
             path,
             allocation_max,
-            state: Mutex::new(FileState { file: Some(file), allocated, is_directory_synced: true }),
-            sealed_index: OnceLock::new(),
+            // A killed process may have created the file without getting to the sync.
+            state: Mutex::new(FileState {
+                file: Some(file),
+                allocated,
+                is_directory_synced: false,
+            }),
+            sealed_index: Mutex::default(),
         })
     }
 
@@ -292,6 +317,7 @@ impl Segment {
         frames: impl Iterator<Item = (&'a FrameHeader, &'a Bytes)> + Clone,
     ) -> DiskResult<()> {
         let size: u64 = frames.clone().map(|(header, _)| header.size()).sum();
+        assert!(position >= SEGMENT_HEADER_SIZE, "frames lie behind the header page: {position}");
         let file = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
             let file = self.file(&mut state)?;
@@ -350,8 +376,13 @@ impl Segment {
             state.allocated = position;
             file
         };
+        *self.lock_index() = None;
         file.set_length(position)?;
         self.sync()
+    }
+
+    fn lock_index(&self) -> MutexGuard<'_, Option<Arc<SparseIndex>>> {
+        self.sealed_index.lock().expect("no holder of a segment's index panics")
     }
 
     /// Appends the footer behind the last frame, drops preallocated space, syncs.
@@ -359,6 +390,11 @@ impl Segment {
     /// # Errors
     /// A failed disk call; the log must stop.
     pub fn seal(&self, index: &SparseIndex, end: &SegmentEnd) -> DiskResult<()> {
+        assert!(
+            end.position >= SEGMENT_HEADER_SIZE && end.last_lsn >= self.header.first_lsn.previous(),
+            "a footer describes its own segment: {end:?} in {:?}",
+            self.header
+        );
         let index_bytes = index.encode();
         let frames_end = end.position;
         let footer = SegmentFooter {
@@ -375,7 +411,7 @@ impl Segment {
             self.file(&mut state)?
         };
         file.set_length(frames_end)?;
-        let footer = footer.encode();
+        let footer = footer.encode(self.header.nonce);
         let mut slices = [IoSlice::new(&index_bytes), IoSlice::new(&footer)];
         file.write_at(frames_end, &mut slices)?;
         self.sync()
@@ -399,8 +435,8 @@ impl Segment {
         let footer_at = length.saturating_sub(FOOTER_SIZE as u64);
         let mut bytes = [0; FOOTER_SIZE];
         let read = file.read_at(footer_at, &mut bytes)?;
-        let footer =
-            SegmentFooter::decode(&bytes[..read]).map_err(|reason| damaged(footer_at, reason))?;
+        let footer = SegmentFooter::decode(&bytes[..read], self.header.nonce)
+            .map_err(|reason| damaged(footer_at, reason))?;
         let index_len = u64::from(footer.index_entries) * IndexEntry::SIZE as u64;
         if footer.frames_end.checked_add(index_len) != Some(footer_at) {
             return Err(damaged(footer_at, DamageReason::Length));
@@ -418,17 +454,19 @@ impl Segment {
     /// # Errors
     /// As [`Segment::read_footer`].
     pub fn sealed_index(&self) -> Result<Arc<SparseIndex>, WalError> {
-        if let Some(index) = self.sealed_index.get() {
-            return Ok(Arc::clone(index));
+        if let Some(index) = self.cached_index() {
+            return Ok(index);
         }
         let (_, index) = self.read_footer()?;
-        Ok(Arc::clone(self.sealed_index.get_or_init(|| Arc::new(index))))
+        let index = Arc::new(index);
+        *self.lock_index() = Some(Arc::clone(&index));
+        Ok(index)
     }
 
     /// The index of a sealed segment if it is in memory.
     #[must_use]
     pub fn cached_index(&self) -> Option<Arc<SparseIndex>> {
-        self.sealed_index.get().cloned()
+        self.lock_index().clone()
     }
 
     /// Reads up to `buffer.len()` bytes; fewer at the end of the file.

@@ -62,8 +62,6 @@ pub struct TailFrame {
     pub header: FrameHeader,
     /// Its body.
     pub body: Bytes,
-    /// Largest record timestamp in the body; -1 if none.
-    pub max_timestamp: i64,
     /// The segment it belongs to.
     pub segment: Arc<Segment>,
     /// Where it lies (or will lie) in the segment.
@@ -93,7 +91,7 @@ impl TailRing {
 
     /// Adds the next frame.
     pub fn push(&mut self, frame: TailFrame) {
-        debug_assert!(
+        assert!(
             self.frames.back().is_none_or(|last| last.header.lsn.next() == frame.header.lsn),
             "the tail is dense: {:?} after {:?}",
             frame.header.lsn,
@@ -146,12 +144,6 @@ impl TailRing {
         self.frames.front()
     }
 
-    /// The newest frame in memory.
-    #[must_use]
-    pub fn back(&self) -> Option<&TailFrame> {
-        self.frames.back()
-    }
-
     /// Frames from the one that holds `offset` (or follows it) on; `None` when that frame may
     /// already have left memory.
     #[must_use]
@@ -181,12 +173,6 @@ impl TailRing {
                 self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
             }
         }
-    }
-
-    /// Number of frames in memory.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.frames.len()
     }
 
     /// True if no frame is in memory.

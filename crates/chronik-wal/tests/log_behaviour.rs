@@ -74,7 +74,7 @@ fn everything_flushed_survives_a_power_cut_at_any_stage_of_write_behind() {
             _ => {}
         }
         write(&node, 50..80);
-        let survivor = disk.crash(disk.op_count(), &CrashPolicy::LoseUnsynced);
+        let survivor = disk.crash(disk.op_count(), CrashPolicy::LoseUnsynced);
         let node = Node::open(Arc::new(survivor), Durability::Fsync).unwrap();
         assert!(node.was_recovered);
         assert_eq!(node.owner.log.lock().unwrap().verdict(), Verdict::Ok);
@@ -89,11 +89,11 @@ fn a_restart_after_a_restart_finds_the_same_log() {
     let disk = MemoryDisk::new();
     let node = Node::open(Arc::new(disk.clone()), Durability::Fsync).unwrap();
     write(&node, 0..100);
-    let mut disk = disk.crash(disk.op_count(), &CrashPolicy::LoseUnsynced);
+    let mut disk = disk.crash(disk.op_count(), CrashPolicy::LoseUnsynced);
     for _ in 0..3 {
         let node = Node::open(Arc::new(disk.clone()), Durability::Fsync).unwrap();
         assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..100));
-        disk = disk.crash(disk.op_count(), &CrashPolicy::LoseUnsynced);
+        disk = disk.crash(disk.op_count(), CrashPolicy::LoseUnsynced);
     }
 }
 
@@ -105,7 +105,7 @@ fn os_durability_acknowledges_without_a_sync_and_survives_a_killed_process() {
         node.append(&value(n)).unwrap();
     }
     assert_eq!(node.owner.log.lock().unwrap().flushed_offset(), Offset(50));
-    let killed = disk.crash(disk.op_count(), &CrashPolicy::KeepUnsynced);
+    let killed = disk.crash(disk.op_count(), CrashPolicy::KeepUnsynced);
     let node = Node::open(Arc::new(killed), Durability::Os).unwrap();
     assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..50));
 }
@@ -136,7 +136,7 @@ fn a_truncated_tail_never_comes_back() {
                 node.manager.step_checkpoint();
             }
             for policy in [CrashPolicy::LoseUnsynced, CrashPolicy::KeepUnsynced] {
-                let survivor = disk.crash(disk.op_count(), &policy);
+                let survivor = disk.crash(disk.op_count(), policy);
                 let node = Node::open(Arc::new(survivor), Durability::Fsync).unwrap();
                 assert_eq!(node.read_from(Offset(0)).unwrap(), expected, "{policy:?}");
                 let log = node.owner.log.lock().unwrap();

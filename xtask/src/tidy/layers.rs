@@ -32,7 +32,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // `chronik dev` and `chronik server` run the server in the same process: the command-line tool
-    // imports its entry point, and nothing behind it is public.
+    // imports its entry point, and nothing behind it is public. `chronik debug` and
+    // `chronik doctor` look at files of a data directory and need their names and formats.
     (
         "chronik-cli",
         &[
@@ -40,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "chronik-record",
             "chronik-config",
             "chronik-protocol",
+            "chronik-wal",
             "chronik-server",
         ],
     ),

@@ -16,6 +16,7 @@ use chronik_protocol::describe_configs::{
 use chronik_protocol::{ApiKey, Request, VersionRange};
 
 use super::error::{ClientError, KafkaCode};
+use super::metadata::Wanted;
 use super::{ANY_VERSION, Client, Deadline, Target};
 
 /// First version of CreateTopics in which the cluster chooses the numbers (KIP-464).
@@ -106,7 +107,8 @@ impl Client {
         let deadline = self.deadline();
         self.find_controller(deadline)?;
         let has_counts = topic.partitions.is_some() && topic.replicas.is_some();
-        let wanted = VersionRange { min: if has_counts { 0 } else { DEFAULT_COUNTS }, max: i16::MAX };
+        let wanted =
+            VersionRange { min: if has_counts { 0 } else { DEFAULT_COUNTS }, max: i16::MAX };
         let timeout_ms = millis(deadline);
         let request = |_| Request::CreateTopics(create_request(topic, timeout_ms, validate_only));
         let api = (ApiKey::CreateTopics, wanted);
@@ -181,7 +183,7 @@ impl Client {
         only: Option<&str>,
         deadline: Deadline,
     ) -> Result<Vec<ConfigSetting>, ClientError> {
-        self.refresh_nodes(deadline)?;
+        self.refresh(Wanted::NodesOnly, deadline)?;
         // A broker knows its own configs only.
         let (target, number, name) = match resource {
             ConfigResource::Topic(name) => (Target::Any, 2, name.clone()),
@@ -204,9 +206,8 @@ impl Client {
                 (result.error_code, result.error_message.map(Cow::into_owned), settings)
             }))
         })?;
-        let (code, message, mut settings) = answer.unwrap_or_else(|| {
-            (ErrorCode::UnknownServerError.code(), None, Vec::new())
-        });
+        let (code, message, mut settings) =
+            answer.unwrap_or_else(|| (ErrorCode::UnknownServerError.code(), None, Vec::new()));
         if KafkaCode(code).is(ErrorCode::UnknownTopicOrPartition) {
             return Err(ClientError::NoSuchTopic { address: self.address(), topic: name });
         }
@@ -227,13 +228,14 @@ impl Client {
             let (code, message, description) =
                 client.call(Target::Any, api, deadline, request, |reader, version| {
                     let response = DescribeClusterResponse::decode(reader, version)?;
-                    let broker = |it: &chronik_protocol::describe_cluster::DescribeClusterBroker<
-                        '_,
-                    >| BrokerView {
-                        id: it.broker_id,
-                        host: it.host.clone().into_owned(),
-                        port: it.port,
-                    };
+                    let broker =
+                        |it: &chronik_protocol::describe_cluster::DescribeClusterBroker<'_>| {
+                            BrokerView {
+                                id: it.broker_id,
+                                host: it.host.clone().into_owned(),
+                                port: it.port,
+                            }
+                        };
                     let description = ClusterDescription {
                         id: response.cluster_id.into_owned(),
                         controller: response.controller_id,
@@ -247,13 +249,8 @@ impl Client {
         })
     }
 
-    /// Asks where the nodes are; which topic is asked about does not matter.
-    fn refresh_nodes(&mut self, deadline: Deadline) -> Result<(), ClientError> {
-        self.refresh(None, false, deadline)
-    }
-
     fn find_controller(&mut self, deadline: Deadline) -> Result<(), ClientError> {
-        self.retry(deadline, |client| client.refresh_nodes(deadline))
+        self.retry(deadline, |client| client.refresh(Wanted::NodesOnly, deadline))
     }
 }
 
@@ -287,8 +284,7 @@ fn refused_unless_ok(
     message: Option<String>,
     action: impl FnOnce() -> String,
 ) -> Result<(), ClientError> {
-    KafkaCode::check(code)
-        .map_err(|code| ClientError::Refused { action: action(), code, message })
+    KafkaCode::check(code).map_err(|code| ClientError::Refused { action: action(), code, message })
 }
 
 fn setting(

@@ -134,14 +134,9 @@ impl Connection {
     }
 
     /// The highest version of `api` that both sides speak and that lies in `wanted`.
-    pub(crate) fn version_of(
-        &self,
-        api: ApiKey,
-        wanted: VersionRange,
-    ) -> Result<i16, ClientError> {
+    pub(crate) fn version_of(&self, api: ApiKey, wanted: VersionRange) -> Result<i16, ClientError> {
         let ours = api.served();
-        let wanted =
-            VersionRange { min: ours.min.max(wanted.min), max: ours.max.min(wanted.max) };
+        let wanted = VersionRange { min: ours.min.max(wanted.min), max: ours.max.min(wanted.max) };
         let theirs = self.versions.get(&api.number()).copied();
         theirs
             .map(|theirs| wanted.max.min(theirs.max))
@@ -166,8 +161,7 @@ impl Connection {
     ) -> Result<T, ClientError> {
         let api = request.api();
         let correlation_id = self.send(request, version, deadline)?;
-        let payload =
-            self.receive(deadline).map_err(|error| self.broken(api, deadline, error))?;
+        let payload = self.receive(deadline).map_err(|error| self.broken(api, deadline, error))?;
         let malformed = |reason| ClientError::Malformed { address: self.address.clone(), reason };
         let (found, body) = decode_response_header(&payload, api, version).map_err(malformed)?;
         if found != correlation_id {
@@ -235,5 +229,95 @@ impl Connection {
             }
             _ => ClientError::ConnectionLost { address, reason: error },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use chronik_protocol::api_versions::ApiVersion;
+    use chronik_protocol::{RequestPrefix, encode_response_frame};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A broker that knows ApiVersions up to `newest` and refuses others with an answer of
+    /// version 0, which lists what it has only if `lists_own`.
+    fn old_broker(newest: i16, lists_own: bool) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint =
+            Endpoint { host: "127.0.0.1".to_owned(), port: listener.local_addr().unwrap().port() };
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            loop {
+                let mut length = [0; FRAME_PREFIX_BYTES];
+                if stream.read_exact(&mut length).is_err() {
+                    return;
+                }
+                let mut payload = vec![0; u32::from_be_bytes(length) as usize];
+                stream.read_exact(&mut payload).unwrap();
+                let prefix = RequestPrefix::decode(&payload).unwrap();
+                let is_known = prefix.api_version <= newest;
+                let own = ApiVersion { api_key: 18, min_version: 0, max_version: newest };
+                let metadata = ApiVersion { api_key: 3, min_version: 0, max_version: 4 };
+                let response = ApiVersionsResponse {
+                    error_code: if is_known { 0 } else { ErrorCode::UnsupportedVersion.code() },
+                    api_keys: if is_known || lists_own { vec![own, metadata] } else { vec![] },
+                    ..ApiVersionsResponse::default()
+                };
+                let version = if is_known { prefix.api_version } else { 0 };
+                let mut out = OutputBuffer::new();
+                let id = prefix.correlation_id;
+                encode_response_frame(&mut out, ApiKey::ApiVersions, version, id, |out| {
+                    response.encode(out, version)
+                })
+                .unwrap();
+                stream.write_all(&out.to_vec()).unwrap();
+            }
+        });
+        endpoint
+    }
+
+    fn open(endpoint: &Endpoint) -> Connection {
+        let deadline = Deadline::after(PATIENCE);
+        let stream = Connection::dial(endpoint, deadline).unwrap();
+        Connection::open(stream, endpoint, deadline).unwrap()
+    }
+
+    /// KIP-511.
+    #[test]
+    fn versions_are_agreed_on_with_brokers_that_do_not_know_our_newest_question() {
+        let any = VersionRange { min: 0, max: i16::MAX };
+        for (newest, lists_own) in [(4, true), (3, true), (2, true), (0, false)] {
+            let connection = open(&old_broker(newest, lists_own));
+            let version = connection.version_of(ApiKey::Metadata, any).unwrap();
+            assert_eq!(version, 4, "the broker's newest, newest question {newest}");
+        }
+    }
+
+    #[test]
+    fn an_api_without_a_shared_version_is_refused_before_it_is_asked() {
+        let connection = open(&old_broker(4, true));
+        let newer = VersionRange { min: 5, max: i16::MAX };
+        for (api, wanted) in
+            [(ApiKey::Metadata, newer), (ApiKey::Produce, VersionRange { min: 0, max: 13 })]
+        {
+            let error = connection.version_of(api, wanted).unwrap_err();
+            assert_eq!(error.code(), "E105", "{error}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_never_comes_ends_with_the_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let endpoint = Endpoint { host: "127.0.0.1".to_owned(), port };
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let stream = Connection::dial(&endpoint, deadline).unwrap();
+        let error = Connection::open(stream, &endpoint, deadline).unwrap_err();
+        assert_eq!(error.code(), "E104", "{error}");
     }
 }

@@ -126,7 +126,7 @@ pub enum ClientError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The cluster refused.
-    #[error("cannot {action}: {code}{}{}", colon(message.as_deref()), way_out(*code))]
+    #[error("cannot {action}: {}.{}", reason(*code, message.as_deref()), way_out(*code))]
     Refused {
         /// What was asked, to follow "cannot".
         action: String,
@@ -215,10 +215,7 @@ impl ClientError {
 
     /// True if nothing more can be read from or written to the connection.
     pub(crate) fn breaks_connection(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnectionLost { .. } | Self::TimedOut { .. } | Self::Malformed { .. }
-        )
+        matches!(self, Self::ConnectionLost { .. } | Self::TimedOut { .. } | Self::Malformed { .. })
     }
 }
 
@@ -226,32 +223,34 @@ fn offered(range: Option<VersionRange>) -> String {
     range.map_or("none".to_owned(), |range| format!("{}..={}", range.min, range.max))
 }
 
-fn colon(message: Option<&str>) -> String {
-    message.filter(|text| !text.is_empty()).map(|text| format!(": {text}")).unwrap_or_default()
+/// The server's words, without a full stop, or else the code.
+fn reason(code: KafkaCode, message: Option<&str>) -> String {
+    let words = message.map(|text| text.trim().trim_end_matches('.'));
+    words.filter(|text| !text.is_empty()).map_or_else(|| code.to_string(), str::to_owned)
 }
 
 /// What to do about the refusals people meet most.
 fn way_out(code: KafkaCode) -> &'static str {
     match code.known() {
-        Some(ErrorCode::TopicAlreadyExists) => ". `chronik topic describe` shows the topic.",
+        Some(ErrorCode::TopicAlreadyExists) => " `chronik topic describe` shows it.",
         Some(ErrorCode::InvalidTopicException) => {
-            ". A name has up to 249 letters, digits, dots, underscores and dashes."
+            " A name has up to 249 letters, digits, dots, underscores and dashes."
         }
         Some(ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge) => {
-            ". Send smaller records, or create the topic with a larger max.message.bytes."
+            " Send smaller records, or create the topic with a larger max.message.bytes."
         }
         Some(ErrorCode::NotEnoughReplicas | ErrorCode::NotEnoughReplicasAfterAppend) => {
-            ". Fewer replicas are in sync than min.insync.replicas asks for; \
+            " Fewer replicas are in sync than min.insync.replicas asks for; \
              `chronik topic describe` shows which."
         }
         Some(ErrorCode::InvalidReplicationFactor) => {
-            ". There cannot be more replicas than nodes; leave --replicas out for the default."
+            " There cannot be more replicas than nodes; leave --replicas out for the default."
         }
         Some(
             ErrorCode::TopicAuthorizationFailed
             | ErrorCode::ClusterAuthorizationFailed
             | ErrorCode::GroupAuthorizationFailed,
-        ) => ". Ask the operator of the cluster for access.",
+        ) => " Ask the operator of the cluster for access.",
         _ => "",
     }
 }
@@ -269,12 +268,18 @@ mod tests {
         };
         assert_eq!(
             refused.to_string(),
-            "cannot create topic demo: TOPIC_ALREADY_EXISTS (36): Topic 'demo' already exists.. \
-             `chronik topic describe` shows the topic."
-                .replace("..", ".")
+            "cannot create topic demo: Topic 'demo' already exists. \
+             `chronik topic describe` shows it."
         );
         assert_eq!(refused.code(), "TOPIC_ALREADY_EXISTS");
         assert!(!refused.is_retriable());
-        assert_eq!(KafkaCode(30_000).to_string(), "UNKNOWN_ERROR_CODE (30000)");
+    }
+
+    #[test]
+    fn a_refusal_without_words_names_the_code() {
+        let code = KafkaCode(30_000);
+        let refused =
+            ClientError::Refused { action: "read demo-0".to_owned(), code, message: None };
+        assert_eq!(refused.to_string(), "cannot read demo-0: UNKNOWN_ERROR_CODE (30000).");
     }
 }

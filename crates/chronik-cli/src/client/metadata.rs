@@ -1,6 +1,8 @@
 //! Where nodes, topics and partitions are.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use chronik_common::{ErrorCode, Uuid};
 use chronik_config::Endpoint;
@@ -11,12 +13,15 @@ use chronik_protocol::metadata::{
 use chronik_protocol::{ApiKey, Request};
 
 use super::error::{ClientError, KafkaCode};
-use super::{ANY_VERSION, Client, Deadline, Target};
+use super::{ANY_VERSION, BACKOFF_MIN, Client, Deadline, Target};
 
 /// Version of Metadata with a list of no topics that differs from all topics.
 const NULLABLE_TOPICS: i16 = 1;
 /// Version of Metadata that can forbid the creation of topics.
 const OPTIONAL_CREATION: i16 = 4;
+
+/// Longest wait for a topic that the cluster creates for its clients.
+const CREATION_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is known about the cluster.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +29,19 @@ pub struct Cluster {
     brokers: BTreeMap<i32, Endpoint>,
     controller: Option<i32>,
     topics: BTreeMap<String, TopicView>,
+}
+
+/// What to ask about besides the nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted<'a> {
+    /// Nothing.
+    NodesOnly,
+    /// A topic that exists, or not.
+    Topic(&'a str),
+    /// A topic, which the cluster may create.
+    TopicOrCreate(&'a str),
+    /// Every topic.
+    AllTopics,
 }
 
 /// One topic.
@@ -106,7 +124,8 @@ impl Client {
     /// If the cluster does not answer.
     pub fn topics(&mut self) -> Result<Vec<TopicView>, ClientError> {
         let deadline = self.deadline();
-        self.retry(deadline, |client| client.refresh(None, false, deadline))?;
+        self.cluster.forget_topics();
+        self.retry(deadline, |client| client.refresh(Wanted::AllTopics, deadline))?;
         Ok(self.cluster.topics.values().cloned().collect())
     }
 
@@ -116,7 +135,7 @@ impl Client {
     /// [`ClientError::NoSuchTopic`], or if the cluster does not answer.
     pub fn topic(&mut self, name: &str) -> Result<TopicView, ClientError> {
         let deadline = self.deadline();
-        self.retry(deadline, |client| client.known_topic(name, false, deadline))
+        self.retry(deadline, |client| client.known_topic(Wanted::Topic(name), deadline))
     }
 
     /// A topic, created by the cluster if it does that for its clients.
@@ -126,31 +145,51 @@ impl Client {
     pub fn topic_or_create(&mut self, name: &str) -> Result<TopicView, ClientError> {
         let deadline = self.deadline();
         // A broker that creates the topic says at first that it does not know it.
-        let patience = Deadline::after(std::time::Duration::from_secs(3));
+        let patience = Deadline::after(CREATION_PATIENCE);
         loop {
-            let result = self.retry(deadline, |client| client.known_topic(name, true, deadline));
+            let wanted = Wanted::TopicOrCreate(name);
+            let result = self.retry(deadline, |client| client.known_topic(wanted, deadline));
             let is_missing = matches!(result, Err(ClientError::NoSuchTopic { .. }));
             if !is_missing || patience.remaining().is_none() || deadline.remaining().is_none() {
                 return result;
             }
-            std::thread::sleep(super::BACKOFF_MIN);
+            thread::sleep(BACKOFF_MIN);
         }
     }
 
     /// The topic as it was last seen; asks if it was not.
     pub(crate) fn known_topic(
         &mut self,
-        name: &str,
-        create: bool,
+        wanted: Wanted<'_>,
         deadline: Deadline,
     ) -> Result<TopicView, ClientError> {
+        let name = match wanted {
+            Wanted::Topic(name) | Wanted::TopicOrCreate(name) => name,
+            Wanted::NodesOnly | Wanted::AllTopics => unreachable!("one topic is asked for"),
+        };
         if !self.cluster.topics.contains_key(name) {
-            self.refresh(Some(name), create, deadline)?;
+            self.refresh(wanted, deadline)?;
         }
         self.cluster.topics.get(name).cloned().ok_or_else(|| ClientError::NoSuchTopic {
             address: self.address(),
             topic: name.to_owned(),
         })
+    }
+
+    /// Leader of a partition; waits for one.
+    ///
+    /// # Errors
+    /// [`ClientError::NoLeader`], or if the cluster does not answer.
+    pub fn leader(&mut self, topic: &str, partition: i32) -> Result<i32, ClientError> {
+        let deadline = self.deadline();
+        self.retry(deadline, |client| {
+            client.known_topic(Wanted::Topic(topic), deadline)?.leader(partition)
+        })
+    }
+
+    /// Asks again where partitions are before they are next used.
+    pub fn forget_topics(&mut self) {
+        self.cluster.forget_topics();
     }
 
     /// What is known now.
@@ -159,24 +198,13 @@ impl Client {
         &self.cluster
     }
 
-    /// Asks for nodes and one topic, or all topics.
+    /// Asks where the nodes are, and about topics.
     pub(crate) fn refresh(
         &mut self,
-        topic: Option<&str>,
-        create: bool,
+        wanted: Wanted<'_>,
         deadline: Deadline,
     ) -> Result<(), ClientError> {
-        let request = |version: i16| {
-            let wanted = topic.map(|name| {
-                vec![MetadataRequestTopic { name: Some(name.into()), ..Default::default() }]
-            });
-            let everything = (version < NULLABLE_TOPICS).then(Vec::new);
-            Request::Metadata(MetadataRequest {
-                topics: wanted.or(everything),
-                allow_auto_topic_creation: create || version < OPTIONAL_CREATION,
-                ..MetadataRequest::default()
-            })
-        };
+        let request = |version: i16| Request::Metadata(metadata_request(wanted, version));
         let api = (ApiKey::Metadata, ANY_VERSION);
         let answer = self.call(Target::Any, api, deadline, request, |reader, version| {
             Ok(Answer::of(MetadataResponse::decode(reader, version)?))
@@ -196,6 +224,23 @@ impl Client {
             }
         }
         Ok(())
+    }
+}
+
+fn metadata_request(wanted: Wanted<'_>, version: i16) -> MetadataRequest<'_> {
+    let topics = match wanted {
+        Wanted::NodesOnly => Some(Vec::new()),
+        Wanted::Topic(name) | Wanted::TopicOrCreate(name) => {
+            Some(vec![MetadataRequestTopic { name: Some(name.into()), ..Default::default() }])
+        }
+        Wanted::AllTopics if version < NULLABLE_TOPICS => Some(Vec::new()),
+        Wanted::AllTopics => None,
+    };
+    let allows_creation = matches!(wanted, Wanted::TopicOrCreate(_));
+    MetadataRequest {
+        topics,
+        allow_auto_topic_creation: allows_creation || version < OPTIONAL_CREATION,
+        ..MetadataRequest::default()
     }
 }
 
@@ -220,7 +265,9 @@ impl Answer {
     }
 }
 
-fn topic_result(topic: MetadataResponseTopic<'_>) -> Option<(String, Result<TopicView, KafkaCode>)> {
+fn topic_result(
+    topic: MetadataResponseTopic<'_>,
+) -> Option<(String, Result<TopicView, KafkaCode>)> {
     let name = topic.name?.into_owned();
     let result = KafkaCode::check(topic.error_code).map(|()| {
         let mut partitions: Vec<_> = topic.partitions.into_iter().map(partition_view).collect();

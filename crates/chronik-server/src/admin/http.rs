@@ -65,7 +65,7 @@ async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
 async fn live(State(admin): State<Admin>) -> Response {
     let stuck = admin.node.liveness.stuck(admin.node.clock.monotonic());
     let names: Vec<String> = stuck.iter().map(|one| one.name.clone()).collect();
-    answer(names.is_empty(), json!({ "live": names.is_empty(), "stuck": names }))
+    answer(names.is_empty(), &json!({ "live": names.is_empty(), "stuck": names }))
 }
 
 fn reasons(admin: &Admin) -> Vec<Value> {
@@ -75,7 +75,7 @@ fn reasons(admin: &Admin) -> Vec<Value> {
 
 async fn ready(State(admin): State<Admin>) -> Response {
     let reasons = reasons(&admin);
-    answer(reasons.is_empty(), json!({ "ready": reasons.is_empty(), "reasons": reasons }))
+    answer(reasons.is_empty(), &json!({ "ready": reasons.is_empty(), "reasons": reasons }))
 }
 
 async fn health(State(admin): State<Admin>) -> Response {
@@ -99,11 +99,11 @@ async fn health(State(admin): State<Admin>) -> Response {
     let reasons: Vec<Value> = failing.into_iter().chain(degraded).collect();
     answer(
         status != "failing",
-        json!({ "status": status, "summary": sentence, "reasons": reasons }),
+        &json!({ "status": status, "summary": sentence, "reasons": reasons }),
     )
 }
 
-fn answer(is_ok: bool, body: Value) -> Response {
+fn answer(is_ok: bool, body: &Value) -> Response {
     let status = if is_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

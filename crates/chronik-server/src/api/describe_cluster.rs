@@ -1,7 +1,7 @@
 //! DescribeCluster (key 60), versions 0-2.
 //!
-//! - Endpoint type 1 (brokers) only; 2 (controllers) is UNSUPPORTED_ENDPOINT_TYPE, as on Kafka's
-//!   broker listener; anything else too.
+//! - Endpoint type 1 (brokers) only; 2 (controllers) is MISMATCHED_ENDPOINT_TYPE, as on Kafka's
+//!   broker listener; anything else UNSUPPORTED_ENDPOINT_TYPE.
 //! - Authorized operations are filled when asked for.
 //! - No broker of a single server is ever fenced.
 
@@ -20,6 +20,8 @@ use crate::shard::Shard;
 
 /// Endpoint type of brokers.
 const BROKERS: i8 = 1;
+/// Endpoint type of controllers, which have a listener of their own in Kafka.
+const CONTROLLERS: i8 = 2;
 const OPERATIONS_OMITTED: i32 = i32::MIN;
 
 /// Says which brokers form the cluster.
@@ -54,8 +56,12 @@ pub(crate) fn handle(
             ..DescribeClusterResponse::default()
         }
     } else {
+        let refusal = match request.endpoint_type {
+            CONTROLLERS => ErrorCode::MismatchedEndpointType,
+            _ => ErrorCode::UnsupportedEndpointType,
+        };
         DescribeClusterResponse {
-            error_code: ErrorCode::UnsupportedEndpointType.code(),
+            error_code: refusal.code(),
             error_message: Some(Cow::Borrowed("this listener describes brokers only")),
             endpoint_type: BROKERS,
             ..DescribeClusterResponse::default()

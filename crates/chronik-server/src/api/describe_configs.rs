@@ -5,7 +5,7 @@
 //! - Resource 4 broker: this node's id, or empty for the defaults of the cluster; another id is
 //!   INVALID_REQUEST. All values are static and read-only in this release.
 //! - Other resources: INVALID_REQUEST.
-//! - A list of keys limits the answer to those that exist.
+//! - A list of keys limits the answer to those that exist; an empty one is no limit, like null.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -67,7 +67,7 @@ pub(crate) fn handle(
 type Described = Result<Vec<DescribeConfigsResourceResult<'static>>, (ErrorCode, String)>;
 
 fn describe(node: &Node, resource: &DescribeConfigsResource<'_>, wanted: Wanted) -> Described {
-    let keys = resource.configuration_keys.as_ref();
+    let keys = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
     let is_asked = |name: &str| keys.is_none_or(|keys| keys.iter().any(|key| key == name));
     match resource.resource_type {
         TOPIC => {

@@ -108,17 +108,22 @@ impl Session {
 /// All sessions of a node.
 pub(crate) struct FetchSessions {
     max: usize,
-    sessions: Mutex<(HashMap<i32, Arc<Session>>, Box<dyn Rng>)>,
+    cache: Mutex<Cache>,
+}
+
+struct Cache {
+    sessions: HashMap<i32, Arc<Session>>,
+    rng: Box<dyn Rng>,
 }
 
 impl FetchSessions {
     pub(crate) fn new(max: usize, rng: Box<dyn Rng>) -> Self {
-        Self { max, sessions: Mutex::new((HashMap::new(), rng)) }
+        Self { max, cache: Mutex::new(Cache { sessions: HashMap::new(), rng }) }
     }
 
     /// Open sessions.
     pub(crate) fn count(&self) -> usize {
-        self.sessions.lock().expect("no holder of the cache panics").0.len()
+        self.cache.lock().expect("no holder of the cache panics").sessions.len()
     }
 
     /// Finds out what a request is about.
@@ -132,8 +137,8 @@ impl FetchSessions {
         now: MonotonicMs,
     ) -> Result<SessionFetch, ErrorCode> {
         let uses_topic_ids = version >= TOPIC_ID_VERSION;
-        let mut cache = self.sessions.lock().expect("no holder of the cache panics");
-        let (sessions, rng) = &mut *cache;
+        let mut cache = self.cache.lock().expect("no holder of the cache panics");
+        let Cache { sessions, rng } = &mut *cache;
         match request.session_epoch {
             FINAL_EPOCH | INITIAL_EPOCH => {
                 sessions.remove(&request.session_id);

@@ -1,7 +1,8 @@
 //! Metadata (key 3), versions 0-13.
 //!
 //! - Null topics = all (v1+), empty = none; in version 0 empty = all.
-//! - Topics by id (v12+): unknown UNKNOWN_TOPIC_ID.
+//! - Topics by id (v12+): unknown UNKNOWN_TOPIC_ID. Versions 10 and 11 have ids and cannot be
+//!   asked by them: INVALID_REQUEST.
 //! - A missing topic is created if the request, the configuration and its name allow; the answer
 //!   then waits until it is usable, as part of this request.
 //! - Leader epochs never go back; without a leader LEADER_NOT_AVAILABLE and leader -1.
@@ -30,8 +31,8 @@ const CLUSTER_OPERATIONS_VERSIONS: std::ops::RangeInclusive<i16> = 8..=10;
 const OPERATIONS_OMITTED: i32 = i32::MIN;
 /// First version in which an empty list of topics means none.
 const EMPTY_IS_NONE_VERSION: i16 = 1;
-/// First version that may be answered without a topic's name.
-const NULL_NAME_VERSION: i16 = 12;
+/// First version that may ask by topic id, and be answered without a topic's name.
+const BY_ID_VERSION: i16 = 12;
 
 /// One topic asked for.
 enum Asked {
@@ -196,10 +197,10 @@ fn find<'a>(
             let name = Some(Cow::Borrowed(name.as_str()));
             (image.topic(name.as_deref().unwrap_or_default()), name, Default::default(), missing)
         }
-        Asked::Id(id) => {
-            let name = (version < NULL_NAME_VERSION).then_some(Cow::Borrowed(""));
-            (image.topic_by_id(*id), name, *id, ErrorCode::UnknownTopicId)
+        Asked::Id(id) if version < BY_ID_VERSION => {
+            (None, Some(Cow::Borrowed("")), *id, ErrorCode::InvalidRequest)
         }
+        Asked::Id(id) => (image.topic_by_id(*id), None, *id, ErrorCode::UnknownTopicId),
     };
     found.map_or_else(
         || MetadataResponseTopic {

@@ -142,7 +142,7 @@ pub(crate) fn handle(
         let shown = api.shown();
         return Err(unsupported(prefix, format!("{api} {}-{}", shown.min, shown.max)));
     }
-    shard.node.metrics.count_request(shard.id, api);
+    shard.node.request_counters.count(shard.id, api);
     let id = RequestId { api, version, correlation_id };
     match api {
         ApiKey::Produce => return produce::handle(shard, connection, prefix, frame),

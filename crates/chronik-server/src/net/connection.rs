@@ -331,6 +331,7 @@ impl Connection {
         self.slots.borrow().len() < SLOTS_MAX
             && self.out.borrow().len() <= write_max.unwrap_or(usize::MAX)
             && shard.may_read()
+            && !shard.node.is_draining()
     }
 }
 

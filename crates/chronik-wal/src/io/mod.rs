@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use faulty::{Fault, FaultyDisk};
-pub use memory::{CrashPolicy, DiskOp, MemoryDisk};
+pub use memory::{CrashPolicy, CrashTimeline, DiskOp, MemoryDisk};
 pub use real::RealDisk;
 
 /// Which system call a [`DiskError`] is about.

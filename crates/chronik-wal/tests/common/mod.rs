@@ -2,7 +2,12 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod model;
+pub mod script;
+pub mod world;
+
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -11,7 +16,7 @@ use chronik_common::test_support::ManualClock;
 use chronik_common::{Clock, LeaderEpoch, Offset, PartitionIndex, SeededRng, TopicPartition, Uuid};
 use chronik_record::{BatchBuilder, Codec, DecompressionLimits, crc};
 use chronik_wal::frame::FrameKind;
-use chronik_wal::io::{Disk, DiskError};
+use chronik_wal::io::{Disk, DiskError, MemoryDisk};
 use chronik_wal::layout::Layout;
 use chronik_wal::{
     CheckpointConfig, Durability, FlushSink, Flushed, LogAccess, LogConfig, NewFrame, PartitionLog,
@@ -21,13 +26,16 @@ use chronik_wal::{
 /// Collects completions until the test applies them.
 #[derive(Default)]
 pub struct CollectingSink {
-    pub flushed: Mutex<Vec<(u16, Flushed)>>,
+    /// With each the operations its observer had seen.
+    pub flushed: Mutex<Vec<(usize, Flushed)>>,
+    pub observer: Option<MemoryDisk>,
     pub failures: Mutex<Vec<String>>,
 }
 
 impl FlushSink for CollectingSink {
-    fn flushed(&self, origin: u16, flushed: &[Flushed]) {
-        self.flushed.lock().unwrap().extend(flushed.iter().map(|one| (origin, *one)));
+    fn flushed(&self, _origin: u16, flushed: &[Flushed]) {
+        let at = self.observer.as_ref().map_or(0, MemoryDisk::op_count);
+        self.flushed.lock().unwrap().extend(flushed.iter().map(|one| (at, *one)));
     }
 
     fn lane_failed(&self, error: &DiskError) {
@@ -39,7 +47,7 @@ impl FlushSink for CollectingSink {
 pub struct Owner {
     pub log: Mutex<PartitionLog>,
     pub failures: Mutex<Vec<String>>,
-    pub snapshots_due: bool,
+    pub is_snapshot_due: AtomicBool,
 }
 
 impl LogAccess for Owner {
@@ -48,7 +56,8 @@ impl LogAccess for Owner {
     }
 
     fn take_snapshot(&self, _is_last: bool) -> Option<StateSnapshot> {
-        self.snapshots_due.then(|| self.log.lock().unwrap().snapshot_of(b"state".to_vec()))
+        let is_due = self.is_snapshot_due.swap(false, Ordering::Relaxed);
+        is_due.then(|| world::chain_snapshot(&self.log.lock().unwrap()))
     }
 
     fn on_storage_failure(&self, error: &WalError) {
@@ -119,7 +128,7 @@ impl Node {
         let owner = Arc::new(Owner {
             log: Mutex::new(log),
             failures: Mutex::default(),
-            snapshots_due: true,
+            is_snapshot_due: AtomicBool::new(true),
         });
         let weak: Weak<Owner> = Arc::downgrade(&owner);
         manager.attach(id, weak);
