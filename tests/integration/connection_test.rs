@@ -123,6 +123,23 @@ fn a_thousand_pipelined_requests_are_answered_in_their_order_behind_a_long_poll(
 }
 
 #[test]
+fn a_thousand_fetches_behind_a_long_poll_are_answered_when_it_ends() {
+    let server = with_topic(test_server!());
+    let mut client = server.connect();
+    let batch = batch_of(Codec::None, None, -1, &["value"]);
+    client.call(&produce_request("t", Uuid::ZERO, 0, -1, &batch), NAMED);
+    client.send(&fetch(1, 0, 300, 1_000), NAMED).unwrap();
+    for _ in 0..1_000 {
+        client.send(&fetch(0, 0, 0, 1_000), NAMED).unwrap();
+    }
+    for number in 0..=1_000 {
+        let reply = client.receive::<FetchRequest<'_>>(NAMED).unwrap();
+        let found = reply.body().responses[0].partitions[0].records.as_ref().unwrap().len();
+        assert_eq!(found, if number == 0 { 0 } else { batch.len() });
+    }
+}
+
+#[test]
 fn acks_zero_is_never_answered_and_a_refused_batch_closes_its_connection() {
     let server = with_topic(test_server!());
     let mut canaries = Canaries::new(&server);

@@ -291,7 +291,8 @@ fn leader_epochs_never_go_back_and_fence_clients_that_believe_in_others() {
     let answer = reply.body();
     let data = &answer.responses[0].partitions[0];
     assert_eq!(data.diverging_epoch.end_offset, -1, "this client is right");
-    assert_eq!(records(data).len(), 5 + 1, "whole batches");
+    assert_eq!(records(data)[0].offset, 0, "the whole batch around offset 1");
+    println!("leader epoch {epoch}");
 }
 
 fn in_session(id: i32, epoch: i32, request: FetchRequest<'static>) -> FetchRequest<'static> {
@@ -505,7 +506,7 @@ fn every_offset_and_timestamp_of_a_random_log_is_found_in_memory_and_on_disk() {
     let mut client = server.connect();
     let configs = &[("segment.bytes", "1048576")];
     create_topic(&mut client, NewTopic { name: "t", partitions: 1, configs });
-    let model = random_log(&mut client, 5, 260);
+    let model = random_log(&mut client, 5, 130);
     println!("{} records", model.len());
     compare(&mut client, &model);
     server.kill_9();

@@ -34,6 +34,9 @@ pub enum Rejection {
     /// A topic of that name exists.
     #[error("a topic of that name exists")]
     TopicExists,
+    /// A topic's name differs from another's only by '.' against '_'.
+    #[error("the name collides with another topic's ('.' against '_')")]
+    NameCollides,
     /// A topic's id was used before.
     #[error("the topic id is taken")]
     TopicIdTaken,
@@ -89,6 +92,9 @@ fn create_topic(image: &mut MetadataImage, create: &CreateTopic) -> Result<Appli
     let id = topic_id(&create.topic_id)?;
     if image.topics.contains_key(create.name.as_str()) {
         return Err(Rejection::TopicExists);
+    }
+    if image.colliding_topic(&create.name).is_some() {
+        return Err(Rejection::NameCollides);
     }
     if image.names.contains_key(&id) {
         return Err(Rejection::TopicIdTaken);
@@ -198,7 +204,9 @@ mod tests {
             port: 9092,
             rack: String::new(),
         });
-        let (image, _) = run(&[register.into(), create("a.b", 1), create("c", 2), delete(2)]);
+        let (image, results) =
+            run(&[register.into(), create("a.b", 1), create("c", 2), delete(2), create("a_b", 3)]);
+        assert_eq!(results[4], Err(Rejection::NameCollides));
         let restored = MetadataImage::decode(&image.encode()).unwrap();
         assert_eq!(restored, image);
         assert!(restored.colliding_topic("a_b").is_some());

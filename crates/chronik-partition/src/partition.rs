@@ -50,8 +50,12 @@ pub(crate) struct PartitionState {
     pub(crate) arena: BytesMut,
     /// A new log start that waits for its frame to be durable.
     pub(crate) pending_log_start: Option<(Lsn, Offset)>,
-    /// The last frame of the newest snapshot handed out, and the offset behind it.
+    /// The last frame of the newest stored snapshot, and the offset behind it.
     pub(crate) snapshot_at: (Lsn, Offset),
+    /// The same of the snapshot that was handed out and is not stored yet.
+    pub(crate) snapshot_taken: Option<(Lsn, Offset)>,
+    /// Retention waits for a snapshot.
+    pub(crate) wants_snapshot: bool,
     pub(crate) is_deleted: bool,
 }
 
@@ -130,6 +134,8 @@ impl Partition {
             arena: BytesMut::new(),
             pending_log_start: None,
             snapshot_at,
+            snapshot_taken: None,
+            wants_snapshot: false,
             is_deleted: false,
             log,
         };
@@ -239,8 +245,12 @@ impl Partition {
             return;
         }
         if let Err(failure) = state.log.submit(origin) {
-            error!(partition = %self.name, error = %failure, "the log stopped");
             fail_waiters(&mut state, AckError::StorageFailed, completed);
+            drop(state);
+            // A lane that stopped has said so itself.
+            if !matches!(failure, WalError::Failed) {
+                (self.on_storage_failure)(&self.name, &failure);
+            }
             return;
         }
         self.advance(&mut state, completed, woken);
@@ -286,7 +296,7 @@ impl Partition {
     pub fn delete(&self, completed: &mut Vec<Completion>, woken: &mut Vec<Token>) {
         let mut state = self.lock();
         state.is_deleted = true;
-        state.log.fail();
+        state.log.retire();
         fail_waiters(&mut state, AckError::Deleted, completed);
         state.fetches.wake_all(woken);
     }
@@ -335,12 +345,20 @@ impl LogAccess for Partition {
         let mut state = self.lock();
         let last = state.log.next_lsn().previous();
         let since = last.0.saturating_sub(state.snapshot_at.0.0);
-        let is_due = since >= SNAPSHOT_FRAMES || (is_last && since > 0);
+        let is_due = since >= SNAPSHOT_FRAMES || (since > 0 && (is_last || state.wants_snapshot));
         if !is_due || state.is_deleted {
             return None;
         }
-        state.snapshot_at = (last, state.log.log_end_offset());
+        state.wants_snapshot = false;
+        state.snapshot_taken = Some((last, state.log.log_end_offset()));
         Some(state.log.snapshot_of(state.producers.encode()))
+    }
+
+    fn snapshot_stored(&self, at: Lsn) {
+        let mut state = self.lock();
+        if let Some(taken) = state.snapshot_taken.take_if(|(lsn, _)| *lsn == at) {
+            state.snapshot_at = taken;
+        }
     }
 
     fn on_storage_failure(&self, failure: &WalError) {

@@ -215,6 +215,8 @@ impl Registry {
     ) -> Result<OpenedLog, WalError> {
         if let Some(found) = self.lock_unclaimed().remove(name) {
             if found.topic_id == topic_id {
+                let mut found = found;
+                found.log.set_config(settings.log_config());
                 return Ok(found);
             }
             warn!(partition = %name, "set aside the files of an earlier topic of this name");

@@ -18,12 +18,9 @@ use chronik_cluster::{Applied, MetadataCommand, MetadataImage, Rejection, apply}
 use chronik_common::{Clock, LeaderEpoch, Lsn};
 use chronik_record::crc;
 use chronik_wal::frame::FrameKind;
-use chronik_wal::{
-    Flushed, LogAccess, LogId, NewFrame, OpenedLog, PartitionLog, StateSnapshot, WalError,
-};
+use chronik_wal::{Flushed, LogAccess, NewFrame, OpenedLog, PartitionLog, StateSnapshot, WalError};
 use prost::Message;
 use tokio::sync::oneshot;
-use tracing::error;
 
 /// Commands between two snapshots of the image.
 const SNAPSHOT_COMMANDS: u64 = 1_000;
@@ -41,6 +38,9 @@ pub(crate) enum ProposeError {
     #[error("the metadata log is not available")]
     Unavailable,
 }
+
+/// Who decides what a storage failure of the metadata log means for the process.
+pub(crate) type FailureHook = Box<dyn Fn(&WalError) + Send + Sync>;
 
 type Outcome = Result<Applied, ProposeError>;
 
@@ -64,11 +64,16 @@ pub(crate) struct Metadata {
     changed: Condvar,
     image: ArcSwap<MetadataImage>,
     clock: Arc<dyn Clock>,
+    on_failure: FailureHook,
 }
 
 impl Metadata {
     /// Restores the image from the log's newest snapshot and the commands behind it. Blocks.
-    pub(crate) fn open(opened: OpenedLog, clock: Arc<dyn Clock>) -> Result<Arc<Self>, WalError> {
+    pub(crate) fn open(
+        opened: OpenedLog,
+        clock: Arc<dyn Clock>,
+        on_failure: FailureHook,
+    ) -> Result<Arc<Self>, WalError> {
         let OpenedLog { log, snapshot, .. } = opened;
         let restored = snapshot.as_ref().and_then(|one| MetadataImage::decode(&one.state));
         let mut image = restored.unwrap_or_default();
@@ -87,6 +92,7 @@ impl Metadata {
             changed: Condvar::new(),
             image: ArcSwap::from_pointee(image),
             clock,
+            on_failure,
         }))
     }
 
@@ -213,7 +219,7 @@ impl LogAccess for Metadata {
     }
 
     fn on_storage_failure(&self, failure: &WalError) {
-        error!(error = %failure, log = LogId::META.0, "the metadata log stopped");
         self.stop();
+        (self.on_failure)(failure);
     }
 }

@@ -18,7 +18,7 @@ use chronik_wal::io::{Disk, DiskError};
 use chronik_wal::layout::Layout;
 use chronik_wal::{
     CheckpointConfig, FlushSink, Flushed, LogAccess, LogConfig, LogId, Verdict, WalConfig,
-    WalManager,
+    WalError, WalManager,
 };
 use tracing::{error, info, warn};
 
@@ -336,7 +336,13 @@ impl RunningNode {
         if meta.log.verdict() != Verdict::Ok {
             return Err(StartError::MetadataDamaged { path: meta.log.directory().to_owned() });
         }
-        let metadata = Metadata::open(meta, Arc::clone(&clock))?;
+        let on_metadata_failure = {
+            let completions = Arc::clone(&completions);
+            Box::new(move |failure: &WalError| {
+                completions.storage_failed(&format!("the metadata log: {failure}"));
+            })
+        };
+        let metadata = Metadata::open(meta, Arc::clone(&clock), on_metadata_failure)?;
         let as_owner: Weak<dyn LogAccess> =
             Arc::downgrade(&(Arc::clone(&metadata) as Arc<dyn LogAccess>));
         wal.attach(LogId::META, as_owner);

@@ -134,6 +134,9 @@ pub(crate) struct Shard {
     /// Bytes of requests that wait for an acknowledgement.
     queued_bytes: Cell<usize>,
     queued_bytes_max: usize,
+    /// Bytes waiting for the commit thread above which no socket is read: acks=0 has no other
+    /// bound.
+    lane_bytes_max: usize,
     /// Connections that stopped reading until requests are answered.
     is_throttled: Cell<bool>,
     fetch_deadlines: RefCell<BinaryHeap<FetchDeadline>>,
@@ -152,9 +155,9 @@ impl Shard {
             .build()?;
         let handle = Arc::clone(&node.shards()[usize::from(id)]);
         let shard_count = node.shards().len();
-        let queued_bytes_max = usize::try_from(node.config.listener.queued_request_bytes_max)
-            .unwrap_or(usize::MAX)
-            / shard_count;
+        let lane_bytes_max =
+            usize::try_from(node.config.listener.queued_request_bytes_max).unwrap_or(usize::MAX);
+        let queued_bytes_max = lane_bytes_max / shard_count;
         let shard = Rc::new(Self {
             id,
             node,
@@ -164,6 +167,7 @@ impl Shard {
             touched: RefCell::default(),
             queued_bytes: Cell::new(0),
             queued_bytes_max,
+            lane_bytes_max,
             is_throttled: Cell::new(false),
             fetch_deadlines: RefCell::default(),
             deadline_added: Notify::new(),
@@ -197,6 +201,9 @@ impl Shard {
                         &mut self.woken.borrow_mut(),
                     );
                 }
+            }
+            if !inbox.flushed.is_empty() {
+                self.resume_reading();
             }
             self.completed.borrow_mut().extend(inbox.completed);
             self.woken.borrow_mut().extend(inbox.woken);
@@ -277,7 +284,7 @@ impl Shard {
         for completion in completed.iter().filter(|one| !is_foreign(&one.token)) {
             let connection = self.connection(completion.token.connection);
             if let Some(connection) = connection
-                && connection.complete_produce(self, completion)
+                && connection.complete_produce(completion)
                 && !ready.iter().any(|other| Rc::ptr_eq(other, &connection))
             {
                 ready.push(connection);
@@ -311,9 +318,15 @@ impl Shard {
 
     /// Gives back what [`Shard::charge`] took; connections that stopped reading go on.
     pub(crate) fn release(&self, bytes: usize) {
-        let left = self.queued_bytes.get() - bytes;
-        self.queued_bytes.set(left);
-        if self.is_throttled.get() && left < self.queued_bytes_max / 2 {
+        self.queued_bytes.set(self.queued_bytes.get() - bytes);
+        self.resume_reading();
+    }
+
+    /// Lets connections that stopped reading go on once there is room again.
+    fn resume_reading(&self) {
+        let has_room = self.queued_bytes.get() < self.queued_bytes_max / 2
+            && self.node.wal.data_lane().queued_bytes() < self.lane_bytes_max / 2;
+        if self.is_throttled.get() && has_room {
             self.is_throttled.set(false);
             for connection in self.connections.borrow().values() {
                 connection.nudge();
@@ -323,7 +336,8 @@ impl Shard {
 
     /// True if sockets may be read: waiting requests leave memory for more.
     pub(crate) fn may_read(&self) -> bool {
-        let may_read = self.queued_bytes.get() < self.queued_bytes_max;
+        let may_read = self.queued_bytes.get() < self.queued_bytes_max
+            && self.node.wal.data_lane().queued_bytes() < self.lane_bytes_max;
         if !may_read {
             self.is_throttled.set(true);
         }

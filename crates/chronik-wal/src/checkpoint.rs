@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use chronik_common::{Clock, MonotonicMs};
+use chronik_common::{Clock, Lsn, MonotonicMs};
 
 use crate::envelope;
 use crate::error::WalError;
@@ -35,6 +35,8 @@ pub trait LogAccess: Send + Sync + 'static {
     /// A snapshot of the state derived from the log, if one is due (or `is_last`, before a
     /// stop). The worker stores it once the frames it includes are synced.
     fn take_snapshot(&self, is_last: bool) -> Option<StateSnapshot>;
+    /// The snapshot taken at `at` is durable. Retention may rely on it from here on.
+    fn snapshot_stored(&self, _at: Lsn) {}
     /// A disk call for this log failed; the log has stopped.
     fn on_storage_failure(&self, error: &WalError);
 }
@@ -60,15 +62,25 @@ struct Signals {
 pub(crate) struct WorkerShared {
     signals: Mutex<Signals>,
     changed: Condvar,
+    visits: Mutex<()>,
 }
 
 impl WorkerShared {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { signals: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Self {
+            signals: Mutex::default(),
+            changed: Condvar::new(),
+            visits: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Signals> {
         self.signals.lock().expect("no holder of the worker's signals panics")
+    }
+
+    /// Held while a log's directory is worked in or removed, never both at once.
+    pub(crate) fn visit(&self) -> MutexGuard<'_, ()> {
+        self.visits.lock().expect("no visitor of a log's directory panics")
     }
 
     /// A log has something to write.
@@ -240,6 +252,8 @@ impl Worker {
                 self.dirty.remove(&log);
                 continue;
             };
+            let shared = Arc::clone(&self.shared);
+            let _visit = shared.visit();
             if let Err(error) = write_behind_log(&*owner) {
                 self.stop_log(log, &*owner, &error);
             }
@@ -256,10 +270,13 @@ impl Worker {
     }
 
     fn stop_log(&mut self, log: LogId, owner: &dyn LogAccess, error: &WalError) {
-        owner.with_log(&mut PartitionLog::fail);
-        owner.on_storage_failure(error);
         self.dirty.remove(&log);
         self.pending_snapshots.remove(&log);
+        // A log that was deleted meanwhile has no directory any more: that is no failure.
+        if self.owner(log).is_some() {
+            owner.with_log(&mut PartitionLog::fail);
+            owner.on_storage_failure(error);
+        }
     }
 
     /// Syncs everything written, stores what recovery needs, frees the journal.
@@ -271,9 +288,15 @@ impl Worker {
             let Some(owner) = self.owner(log) else { continue };
             let mut generation = 0;
             owner.with_log(&mut |log| generation = log.generation());
-            if let Some(snapshot) = owner.take_snapshot(is_last) {
+            // One at a time: replacing a snapshot that waits for its frames to be synced by a
+            // newer one would let none ever be stored under load.
+            if !self.pending_snapshots.contains_key(&log)
+                && let Some(snapshot) = owner.take_snapshot(is_last)
+            {
                 self.pending_snapshots.insert(log, (generation, snapshot));
             }
+            let shared = Arc::clone(&self.shared);
+            let _visit = shared.visit();
             match self.checkpoint_log(log, &*owner) {
                 Ok(true) => {
                     self.dirty.remove(&log);
@@ -353,6 +376,7 @@ impl Worker {
         {
             if snapshot.at() <= synced {
                 store_snapshot(&*self.disk, &directory, &snapshot)?;
+                owner.snapshot_stored(snapshot.at());
             } else {
                 self.pending_snapshots.insert(id, (taken_in, snapshot));
             }

@@ -362,6 +362,7 @@ impl WalManager {
             self.owners.lock().expect("no holder of the owners panics").remove(&log);
             self.hard_states.lock().expect("no holder of the table panics").rows.remove(&log);
         }
+        let _visit = self.worker_shared.visit();
         let directory = self.layout.partition(partition);
         if !self.disk.exists(&directory) {
             return Ok(());

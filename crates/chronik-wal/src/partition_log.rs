@@ -362,6 +362,40 @@ impl PartitionLog {
         self.config
     }
 
+    /// Gives the log its topic's settings. Only before anything is appended in this process: a
+    /// change of durability under way would let flushed frames overtake queued ones.
+    pub fn set_config(&mut self, config: LogConfig) {
+        assert!(self.pending.is_empty() && self.tail.is_empty(), "settings change before appends");
+        self.config = config;
+    }
+
+    /// Lets go of the log's files because the log is deleted: writes on their way to them end
+    /// nowhere, and none creates a file again.
+    pub fn retire(&mut self) {
+        self.fail();
+        for state in &self.segments {
+            state.segment.retire();
+        }
+    }
+
+    /// Bytes and largest timestamp of the open segment; `None` if there is none with frames.
+    #[must_use]
+    pub fn open_segment(&self) -> Option<(u64, i64)> {
+        let open = self.segments.back().filter(|state| !state.is_sealed)?;
+        (open.end.position > SEGMENT_HEADER_SIZE)
+            .then_some((open.end.position, open.end.max_timestamp))
+    }
+
+    /// Makes the next frame start a new segment.
+    pub fn roll(&mut self) {
+        self.must_roll = true;
+    }
+
+    /// Asks the background worker to visit the log, for a snapshot that is due.
+    pub fn ask_for_visit(&mut self) {
+        self.mark_dirty();
+    }
+
     /// First readable offset.
     #[must_use]
     pub fn log_start_offset(&self) -> Offset {
@@ -502,6 +536,7 @@ impl PartitionLog {
             segment,
             position,
             is_in_segment: false,
+            is_flushed: false,
         });
         self.tail.evict(self.flushed_lsn.next());
         Ok(header)
@@ -627,6 +662,7 @@ impl PartitionLog {
             self.advance_written();
         }
         if flushed.lsn > self.flushed_lsn {
+            self.tail.mark_flushed(self.flushed_lsn.next(), flushed.lsn);
             self.flushed_lsn = flushed.lsn;
             let frame = self.tail.get(flushed.lsn).expect("unflushed frames stay in memory");
             self.flushed_offset = frame.header.next_offset();
@@ -807,7 +843,7 @@ impl PartitionLog {
             log_id: self.identity.id.0,
             state: self.state.clone(),
             synced_lsn: self.synced_lsn.max(self.proven_lsn).0,
-            generation: self.journaled_generation,
+            generation: self.generation,
             is_damaged: self.verdict == Verdict::JournalDamaged,
         }
     }
@@ -883,8 +919,12 @@ impl PartitionLog {
         Some(SegmentTable { rows: rows.collect(), generation: self.generation })
     }
 
-    /// Segments whose files may go, now that a table without them is stored.
+    /// Segments whose files may go, now that a table without them is stored; a log that stores
+    /// no table keeps its files.
     pub fn take_removable(&mut self) -> Vec<Arc<Segment>> {
+        if self.is_failed || self.verdict != Verdict::Ok {
+            return Vec::new();
+        }
         std::mem::take(&mut self.removable)
     }
 

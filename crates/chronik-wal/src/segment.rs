@@ -29,7 +29,7 @@ use chronik_common::{LeaderEpoch, Lsn, Offset, TopicId};
 
 use crate::error::{DamageReason, WalError};
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, read_u32, read_u64};
-use crate::io::{Disk, DiskFile, DiskResult, OpenMode};
+use crate::io::{Disk, DiskCall, DiskError, DiskFile, DiskResult, OpenMode};
 use crate::layout::segment_name;
 use crate::offset_index::{IndexEntry, SparseIndex};
 
@@ -217,6 +217,8 @@ struct FileState {
     file: Option<Arc<dyn DiskFile>>,
     allocated: u64,
     is_directory_synced: bool,
+    /// True once the log is deleted: its directory may be gone, its name may be another's.
+    is_retired: bool,
 }
 
 /// One segment file of one log. Shared by the log, the commit thread, the background worker and
@@ -252,7 +254,12 @@ impl Segment {
             header,
             disk,
             allocation_max,
-            state: Mutex::new(FileState { file: None, allocated: 0, is_directory_synced: false }),
+            state: Mutex::new(FileState {
+                file: None,
+                allocated: 0,
+                is_directory_synced: false,
+                is_retired: false,
+            }),
             sealed_index: Mutex::default(),
         }
     }
@@ -281,6 +288,7 @@ impl Segment {
                 file: Some(file),
                 allocated,
                 is_directory_synced: false,
+                is_retired: false,
             }),
             sealed_index: Mutex::default(),
         })
@@ -292,10 +300,26 @@ impl Segment {
         &self.path
     }
 
+    /// Lets go of the file's name because the log is deleted: from here on nothing is created
+    /// under it, and writes succeed without effect.
+    pub fn retire(&self) {
+        self.state.lock().expect("no holder of a segment panics").is_retired = true;
+    }
+
+    /// True if a write has nowhere to go, because the log was deleted before its file existed.
+    fn is_gone(&self) -> bool {
+        let state = self.state.lock().expect("no holder of a segment panics");
+        state.is_retired && state.file.is_none()
+    }
+
     /// The open file, created with its header page if it does not exist yet.
     fn file(&self, state: &mut FileState) -> DiskResult<Arc<dyn DiskFile>> {
         if let Some(file) = &state.file {
             return Ok(Arc::clone(file));
+        }
+        if state.is_retired {
+            let gone = std::io::ErrorKind::NotFound.into();
+            return Err(DiskError::new(DiskCall::Open, &self.path, gone));
         }
         let file = self.disk.open(&self.path, OpenMode::ReadWrite)?;
         // A file of this number left by a crash before its first sync holds nothing durable.
@@ -316,6 +340,9 @@ impl Segment {
         position: u64,
         frames: impl Iterator<Item = (&'a FrameHeader, &'a Bytes)> + Clone,
     ) -> DiskResult<()> {
+        if self.is_gone() {
+            return Ok(());
+        }
         let size: u64 = frames.clone().map(|(header, _)| header.size()).sum();
         assert!(position >= SEGMENT_HEADER_SIZE, "frames lie behind the header page: {position}");
         let file = {
@@ -353,14 +380,23 @@ impl Segment {
     /// # Errors
     /// A failed disk call; the log must stop.
     pub fn sync(&self) -> DiskResult<()> {
+        if self.is_gone() {
+            return Ok(());
+        }
         let (file, is_directory_synced) = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
             (self.file(&mut state)?, state.is_directory_synced)
         };
         file.sync()?;
         if !is_directory_synced {
-            self.disk.sync_directory(self.path.parent().expect("segments lie in a directory"))?;
-            self.state.lock().expect("no holder of a segment panics").is_directory_synced = true;
+            let directory = self.path.parent().expect("segments lie in a directory");
+            let result = self.disk.sync_directory(directory);
+            let mut state = self.state.lock().expect("no holder of a segment panics");
+            if state.is_retired {
+                return Ok(());
+            }
+            result?;
+            state.is_directory_synced = true;
         }
         Ok(())
     }
@@ -370,6 +406,9 @@ impl Segment {
     /// # Errors
     /// A failed disk call; the log must stop.
     pub fn cut(&self, position: u64) -> DiskResult<()> {
+        if self.is_gone() {
+            return Ok(());
+        }
         let file = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
             let file = self.file(&mut state)?;
@@ -390,6 +429,9 @@ impl Segment {
     /// # Errors
     /// A failed disk call; the log must stop.
     pub fn seal(&self, index: &SparseIndex, end: &SegmentEnd) -> DiskResult<()> {
+        if self.is_gone() {
+            return Ok(());
+        }
         assert!(
             end.position >= SEGMENT_HEADER_SIZE && end.last_lsn >= self.header.first_lsn.previous(),
             "a footer describes its own segment: {end:?} in {:?}",

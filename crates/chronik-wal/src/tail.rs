@@ -35,14 +35,14 @@ impl TailBudget {
         self.used.load(Ordering::Relaxed) > self.bytes_max
     }
 
-    /// True if frames that are not in their segments yet take more than the budget: appends
-    /// must wait for the background worker.
+    /// True if flushed frames that are not in their segments yet take more than the budget:
+    /// commits must wait for the background worker.
     #[must_use]
     pub fn is_backlogged(&self) -> bool {
         self.unwritten.load(Ordering::Relaxed) > self.bytes_max
     }
 
-    /// Bytes of frames that are not in their segments yet.
+    /// Bytes of flushed frames that are not in their segments yet.
     #[must_use]
     pub fn unwritten_bytes(&self) -> usize {
         self.unwritten.load(Ordering::Relaxed)
@@ -68,6 +68,8 @@ pub struct TailFrame {
     pub position: u64,
     /// True once it was written there.
     pub is_in_segment: bool,
+    /// True once it is durable as its topic demands.
+    pub is_flushed: bool,
 }
 
 /// Memory a frame accounts for, in bytes.
@@ -97,16 +99,32 @@ impl TailRing {
             frame.header.lsn,
             self.frames.back().map(|last| last.header.lsn)
         );
+        assert!(!frame.is_flushed, "a frame is flushed after it was appended");
         self.budget.used.fetch_add(cost(&frame), Ordering::Relaxed);
-        if !frame.is_in_segment {
-            self.budget.unwritten.fetch_add(cost(&frame), Ordering::Relaxed);
-        }
         self.frames.push_back(frame);
+    }
+
+    /// Marks the frames `first..=last` as flushed: from here on those that are not in their
+    /// segments are the background worker's backlog. Frames that wait for the commit thread are
+    /// not, or it would wait for itself.
+    pub fn mark_flushed(&mut self, first: Lsn, last: Lsn) {
+        let start = self.frames.partition_point(|frame| frame.header.lsn < first);
+        for frame in self.frames.range_mut(start..) {
+            if frame.header.lsn > last {
+                break;
+            }
+            if !frame.is_flushed {
+                frame.is_flushed = true;
+                if !frame.is_in_segment {
+                    self.budget.unwritten.fetch_add(cost(frame), Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     fn forget(&self, frame: &TailFrame) {
         self.budget.used.fetch_sub(cost(frame), Ordering::Relaxed);
-        if !frame.is_in_segment {
+        if frame.is_flushed && !frame.is_in_segment {
             self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
         }
     }
@@ -170,7 +188,9 @@ impl TailRing {
             }
             if !frame.is_in_segment {
                 frame.is_in_segment = true;
-                self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
+                if frame.is_flushed {
+                    self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
+                }
             }
         }
     }

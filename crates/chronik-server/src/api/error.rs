@@ -58,6 +58,7 @@ pub(crate) fn of_propose(error: ProposeError) -> ErrorCode {
     match error {
         ProposeError::Rejected(Rejection::TopicExists) => ErrorCode::TopicAlreadyExists,
         ProposeError::Rejected(Rejection::UnknownTopic) => ErrorCode::UnknownTopicOrPartition,
+        ProposeError::Rejected(Rejection::NameCollides) => ErrorCode::InvalidTopicException,
         ProposeError::Rejected(Rejection::TopicIdTaken | Rejection::NotUnderstood) => {
             ErrorCode::InvalidRequest
         }

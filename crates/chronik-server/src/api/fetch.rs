@@ -75,6 +75,8 @@ pub(crate) struct Fetch {
     is_read_committed: bool,
     deadline: MonotonicMs,
     is_due: bool,
+    /// Its deadline is in the shard's heap and its targets may know it.
+    was_parked: bool,
 }
 
 struct Target {
@@ -86,6 +88,8 @@ struct Target {
     current_leader_epoch: LeaderEpoch,
     last_fetched_epoch: LeaderEpoch,
     told: Option<Told>,
+    /// High watermark at the last look: only records beyond it are news.
+    seen: Offset,
 }
 
 /// What one partition gives.
@@ -129,11 +133,7 @@ impl PendingFetch {
     /// The connection is gone: nobody waits any more.
     pub(crate) fn abandon(&self, shard: &Shard, connection: &Connection) {
         if let FetchState::Parked(fetch) = &self.state {
-            for partition in
-                fetch.targets.iter().filter_map(|target| target.partition.as_ref().ok())
-            {
-                partition.forget_fetch(shard.id, connection.id);
-            }
+            fetch.forget_waits(shard, connection);
         }
     }
 }
@@ -169,7 +169,7 @@ pub(crate) fn handle(
     let fetch = Fetch::new(shard, id, &request, session);
     let request = connection.next_request();
     connection.push_slot(Slot::Fetch(Box::new(PendingFetch { state: FetchState::Taken })));
-    if connection.has_fetch_before(request) {
+    if connection.must_queue_fetch(shard, request) {
         let state = FetchState::Queued(Box::new(fetch));
         connection.park_fetch(request, PendingFetch { state });
     } else {
@@ -184,10 +184,13 @@ pub(crate) fn look_again(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
     request: u64,
-    fetch: Fetch,
+    mut fetch: Fetch,
 ) {
     match fetch.try_answer(shard, &mut DiskReads::new()) {
-        Verdict::Answer(encoded) => finish(shard, connection, request, encoded),
+        Verdict::Answer(encoded) => {
+            fetch.forget_waits(shard, connection);
+            finish(shard, connection, request, encoded);
+        }
         Verdict::Wait => park(shard, connection, request, fetch),
         Verdict::ReadDisk(ranges) => {
             let (shard, connection) = (Rc::clone(shard), Rc::clone(connection));
@@ -203,7 +206,10 @@ pub(crate) fn look_again(
                 };
                 let mut reads = tokio::task::spawn_blocking(read).await.unwrap_or_default();
                 match fetch.try_answer(&shard, &mut reads) {
-                    Verdict::Answer(encoded) => finish(&shard, &connection, request, encoded),
+                    Verdict::Answer(encoded) => {
+                        fetch.forget_waits(&shard, &connection);
+                        finish(&shard, &connection, request, encoded);
+                    }
                     // What was read is enough for an answer; only an empty read waits.
                     Verdict::Wait | Verdict::ReadDisk(_) => {
                         park(&shard, &connection, request, fetch);
@@ -228,14 +234,19 @@ fn finish(
 
 /// Puts the fetch into its slot and registers it with every partition. If records came in
 /// between, it is looked at again at once.
-fn park(shard: &Rc<Shard>, connection: &Rc<Connection>, request: u64, fetch: Fetch) {
+fn park(shard: &Rc<Shard>, connection: &Rc<Connection>, request: u64, mut fetch: Fetch) {
     let token =
         chronik_partition::Token { shard: shard.id, connection: connection.id, request, part: 0 };
-    shard.schedule_fetch(fetch.deadline, connection.id, request);
+    if !std::mem::replace(&mut fetch.was_parked, true) {
+        shard.schedule_fetch(fetch.deadline, connection.id, request);
+    }
     let waits: Vec<(Arc<Partition>, Offset)> = fetch
         .targets
         .iter()
-        .filter_map(|target| Some((Arc::clone(target.partition.as_ref().ok()?), target.offset)))
+        .filter_map(|target| {
+            let partition = target.partition.as_ref().ok()?;
+            Some((Arc::clone(partition), target.offset.max(target.seen)))
+        })
         .collect();
     connection.park_fetch(request, PendingFetch::parked(fetch));
     let has_news =
@@ -272,23 +283,37 @@ impl Fetch {
             current_leader_epoch: LeaderEpoch(wanted.current_leader_epoch),
             last_fetched_epoch: LeaderEpoch(wanted.last_fetched_epoch),
             told: wanted.told,
+            seen: Offset::ZERO,
         });
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         let cap = usize::try_from(shard.node.config.listener.fetch_bytes_max);
         let asked = usize::try_from(request.max_bytes).unwrap_or(0);
+        let bytes_max = asked.min(cap.unwrap_or(usize::MAX));
         Self {
             id,
             targets: targets.collect(),
             session,
-            bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-            bytes_max: asked.min(cap.unwrap_or(usize::MAX)),
+            // More than may be sent is never waited for.
+            bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
+            bytes_max,
             is_read_committed: request.isolation_level == READ_COMMITTED,
             deadline: shard.now().after(wait.min(WAIT_MAX)),
             is_due: wait.is_zero(),
+            was_parked: false,
         }
     }
 
-    fn try_answer(&self, shard: &Shard, disk_reads: &mut DiskReads) -> Verdict {
+    /// Takes back what [`park`] registered, so that nothing outlives the fetch.
+    fn forget_waits(&self, shard: &Shard, connection: &Connection) {
+        if !self.was_parked {
+            return;
+        }
+        for partition in self.targets.iter().filter_map(|target| target.partition.as_ref().ok()) {
+            partition.forget_fetch(shard.id, connection.id);
+        }
+    }
+
+    fn try_answer(&mut self, shard: &Shard, disk_reads: &mut DiskReads) -> Verdict {
         let mut outcomes = Vec::with_capacity(self.targets.len());
         let mut to_read = Vec::new();
         let mut bytes = 0;
@@ -312,6 +337,9 @@ impl Fetch {
             bytes += outcome.bodies.iter().map(Bytes::len).sum::<usize>();
             has_error |= outcome.diverging.is_some();
             outcomes.push((number, outcome));
+        }
+        for (number, outcome) in &outcomes {
+            self.targets[*number].seen = Offset(outcome.told.high_watermark.max(0));
         }
         if !to_read.is_empty() {
             return Verdict::ReadDisk(to_read);

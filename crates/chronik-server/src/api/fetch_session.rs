@@ -5,7 +5,7 @@
 //! used for two minutes; if there is none, the client gets no session and goes on with full
 //! fetches, which is legal and only costs bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use chronik_protocol::fetch::FetchRequest;
 
 /// A session that was not used for this long may be evicted.
 const EVICTION_AGE: Duration = Duration::from_secs(120);
+/// Most partitions in a session; a client that wants more sends them every time.
+const SESSION_PARTITIONS_MAX: usize = 10_000;
 /// First version with topic ids instead of names.
 pub(crate) const TOPIC_ID_VERSION: i16 = 13;
 /// Epoch of a request outside any session.
@@ -89,19 +91,26 @@ impl Session {
     /// Notes what the client is being told, and lets partitions that got records wait for those
     /// that did not.
     pub(crate) fn note_told(&self, told: &[(TopicKey, i32, Told, bool)]) {
+        let by_key: HashMap<(&TopicKey, i32), (Told, bool)> = told
+            .iter()
+            .map(|(topic, partition, numbers, has_records)| {
+                ((topic, *partition), (*numbers, *has_records))
+            })
+            .collect();
         let mut state = self.lock();
-        for (topic, partition, numbers, has_records) in told {
-            let found = state
-                .partitions
-                .iter()
-                .position(|known| known.partition == *partition && known.topic == *topic);
-            let Some(index) = found else { continue };
-            state.partitions[index].told = Some(*numbers);
-            if *has_records {
-                let moved = state.partitions.remove(index);
-                state.partitions.push(moved);
+        let mut served = Vec::new();
+        let mut waiting = Vec::with_capacity(state.partitions.len());
+        for mut known in state.partitions.drain(..) {
+            match by_key.get(&(&known.topic, known.partition)).copied() {
+                Some((numbers, has_records)) => {
+                    known.told = Some(numbers);
+                    if has_records { served.push(known) } else { waiting.push(known) }
+                }
+                None => waiting.push(known),
             }
         }
+        waiting.append(&mut served);
+        state.partitions = waiting;
     }
 }
 
@@ -181,7 +190,7 @@ fn open(
     partitions: &[WantedPartition],
     now: MonotonicMs,
 ) -> Option<Arc<Session>> {
-    if partitions.is_empty() {
+    if partitions.is_empty() || partitions.len() > SESSION_PARTITIONS_MAX {
         return None;
     }
     if sessions.len() >= max {
@@ -229,18 +238,34 @@ fn topic_key(name: &str, id: TopicId, uses_topic_ids: bool) -> TopicKey {
 
 /// Removes forgotten partitions, then updates or adds the named ones.
 fn update(partitions: &mut Vec<WantedPartition>, request: &FetchRequest<'_>, uses_topic_ids: bool) {
-    for topic in &request.forgotten_topics_data {
-        let key = topic_key(&topic.topic, topic.topic_id, uses_topic_ids);
-        partitions
-            .retain(|known| known.topic != key || !topic.partitions.contains(&known.partition));
+    let forgotten: HashSet<(TopicKey, i32)> = request
+        .forgotten_topics_data
+        .iter()
+        .flat_map(|topic| {
+            let key = topic_key(&topic.topic, topic.topic_id, uses_topic_ids);
+            topic.partitions.iter().map(move |partition| (key.clone(), *partition))
+        })
+        .collect();
+    if !forgotten.is_empty() {
+        partitions.retain(|known| !forgotten.contains(&(known.topic.clone(), known.partition)));
     }
-    for new in wanted(request, uses_topic_ids) {
-        let existing = partitions
-            .iter_mut()
-            .find(|known| known.partition == new.partition && known.topic == new.topic);
-        match existing {
-            Some(existing) => *existing = WantedPartition { told: existing.told, ..new },
-            None => partitions.push(new),
+    let named = wanted(request, uses_topic_ids);
+    if named.is_empty() {
+        return;
+    }
+    let places: HashMap<(TopicKey, i32), usize> = partitions
+        .iter()
+        .enumerate()
+        .map(|(place, known)| ((known.topic.clone(), known.partition), place))
+        .collect();
+    for new in named {
+        match places.get(&(new.topic.clone(), new.partition)) {
+            Some(place) => {
+                let told = partitions[*place].told;
+                partitions[*place] = WantedPartition { told, ..new };
+            }
+            None if partitions.len() < SESSION_PARTITIONS_MAX => partitions.push(new),
+            None => {}
         }
     }
 }

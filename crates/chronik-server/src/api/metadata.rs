@@ -192,6 +192,7 @@ fn find<'a>(
         Asked::Name(name) => {
             let missing = match check_topic_name(name) {
                 Err(invalid) => error::of_topic_name(invalid),
+                Ok(()) if image.colliding_topic(name).is_some() => ErrorCode::InvalidTopicException,
                 Ok(()) => ErrorCode::UnknownTopicOrPartition,
             };
             let name = Some(Cow::Borrowed(name.as_str()));

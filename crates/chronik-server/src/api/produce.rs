@@ -40,7 +40,8 @@ const ZSTD_VERSION: i16 = 7;
 const TOPIC_ID_VERSION: i16 = 13;
 /// First version whose clients know KAFKA_STORAGE_ERROR.
 const STORAGE_ERROR_VERSION: i16 = 4;
-/// Batches of at least this many bytes stay in the receive buffer; smaller ones are copied.
+/// Batches of at least this many bytes that make up most of their request stay in the receive
+/// buffer; others are copied, so that they do not keep the rest of it alive.
 const KEEP_BYTES_MIN: usize = 8 << 10;
 
 /// A produce request that waits for acknowledgements.
@@ -116,7 +117,7 @@ pub(crate) fn handle(
             (Err(code), _) | (Ok(_), Err(code)) => Err((code, None)),
             (Ok(acks), Ok(partition)) => {
                 let token = connection.token(shard, u32::try_from(number).unwrap_or(u32::MAX));
-                append(shard, &partition, batch, acks, token, now, id.version)
+                append(shard, &partition, batch, frame_bytes, acks, token, now, id.version)
                     .map_err(|error| (error::of_append(&error), Some(error.to_string())))
             }
         };
@@ -135,10 +136,12 @@ pub(crate) fn handle(
     Ok(())
 }
 
+#[allow(clippy::too_many_arguments, reason = "one call with everything a batch needs")]
 fn append(
     shard: &Rc<Shard>,
     partition: &Arc<Partition>,
     batch: BytesMut,
+    frame_bytes: usize,
     acks: Acks,
     token: chronik_partition::Token,
     now: WallMs,
@@ -149,7 +152,7 @@ fn append(
     }
     let bytes = batch.len();
     let kept;
-    let source = if bytes >= KEEP_BYTES_MIN {
+    let source = if bytes >= KEEP_BYTES_MIN && bytes * 2 >= frame_bytes {
         BatchSource::Owned(batch)
     } else {
         kept = batch;
@@ -290,14 +293,14 @@ impl PendingProduce {
     }
 
     /// Applies a completion; `true` if nothing is left to wait for.
-    pub(crate) fn complete(&mut self, completion: &Completion, _shard: &Shard) -> bool {
+    pub(crate) fn complete(&mut self, completion: &Completion) -> bool {
         let failure = completion.result.err().map(error::of_ack);
         self.finish_part(completion.token.part as usize, failure);
         self.is_complete()
     }
 
     /// Ends the wait if its deadline has passed; `true` if that completed the request.
-    pub(crate) fn expire(&mut self, now: MonotonicMs, _shard: &Shard) -> bool {
+    pub(crate) fn expire(&mut self, now: MonotonicMs) -> bool {
         if self.is_complete() || now < self.deadline {
             return false;
         }

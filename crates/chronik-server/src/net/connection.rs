@@ -68,6 +68,8 @@ pub(crate) struct Connection {
     /// Number of the request in the front slot.
     front_request: Cell<u64>,
     out: RefCell<OutputBuffer>,
+    /// Bytes of encoded answers that wait behind an unfinished one.
+    queued_answer_bytes: Cell<usize>,
     /// The task is to look at the connection again.
     wake: Notify,
     is_closing: Cell<bool>,
@@ -94,6 +96,7 @@ impl Connection {
             slots: RefCell::default(),
             front_request: Cell::new(0),
             out: RefCell::default(),
+            queued_answer_bytes: Cell::new(0),
             wake: Notify::new(),
             is_closing: Cell::new(false),
             wants_write: Cell::new(false),
@@ -140,6 +143,7 @@ impl Connection {
     /// Fills the slot a task worked on.
     pub(crate) fn fill(self: &Rc<Self>, shard: &Rc<Shard>, request: u64, encoded: OutputBuffer) {
         if let Some(slot) = self.slot_index(request) {
+            self.queue_answer(encoded.len());
             self.slots.borrow_mut()[slot] = Slot::Encoded(encoded);
             self.pump(shard);
         }
@@ -162,17 +166,28 @@ impl Connection {
         } else {
             let mut encoded = OutputBuffer::new();
             encode(&mut encoded).map_err(CloseReason::Encode)?;
+            self.queue_answer(encoded.len());
             self.push_slot(Slot::Encoded(encoded));
         }
         Ok(())
     }
 
+    fn queue_answer(&self, bytes: usize) {
+        self.queued_answer_bytes.set(self.queued_answer_bytes.get() + bytes);
+    }
+
+    /// True if as many bytes wait to be sent as the limit allows: nothing large is encoded then.
+    fn is_full(&self, shard: &Shard) -> bool {
+        let limit = usize::try_from(shard.node.config.listener.write_buffer_bytes_max);
+        self.out.borrow().len() + self.queued_answer_bytes.get() > limit.unwrap_or(usize::MAX)
+    }
+
     /// Applies a completion; `true` if its request is now complete.
-    pub(crate) fn complete_produce(&self, shard: &Shard, completion: &Completion) -> bool {
+    pub(crate) fn complete_produce(&self, completion: &Completion) -> bool {
         let Some(index) = self.slot_index(completion.token.request) else { return false };
         let mut slots = self.slots.borrow_mut();
         let Slot::Produce(pending) = &mut slots[index] else { return false };
-        pending.complete(completion, shard)
+        pending.complete(completion)
     }
 
     /// Looks again at a parked fetch: records may have come, or its time is over.
@@ -194,8 +209,12 @@ impl Connection {
         }
     }
 
-    /// True if a fetch before `request` still waits: this one is looked at after it.
-    pub(crate) fn has_fetch_before(&self, request: u64) -> bool {
+    /// True if a fetch must wait for its turn: one before it still waits, or enough bytes wait to
+    /// be sent already.
+    pub(crate) fn must_queue_fetch(&self, shard: &Shard, request: u64) -> bool {
+        if self.is_full(shard) {
+            return true;
+        }
         let Some(index) = self.slot_index(request) else { return false };
         let slots = self.slots.borrow();
         slots.range(..index).any(|slot| matches!(slot, Slot::Fetch(_)))
@@ -218,6 +237,8 @@ impl Connection {
             let result = match slot {
                 Slot::Produce(pending) => pending.encode(&mut out, shard),
                 Slot::Encoded(encoded) => {
+                    let left = self.queued_answer_bytes.get() - encoded.len();
+                    self.queued_answer_bytes.set(left);
                     out.append(encoded);
                     Ok(())
                 }
@@ -238,6 +259,9 @@ impl Connection {
 
     /// A fetch that waited for an earlier one on this connection gets its turn.
     fn start_queued_fetch(self: &Rc<Self>, shard: &Rc<Shard>) {
+        if self.is_full(shard) {
+            return;
+        }
         let queued = {
             let slots = self.slots.borrow();
             let first = slots.iter().position(|slot| matches!(slot, Slot::Fetch(_)));
@@ -307,11 +331,15 @@ impl Connection {
         let mut has_expired = false;
         for slot in self.slots.borrow_mut().iter_mut() {
             if let Slot::Produce(pending) = slot {
-                has_expired |= pending.expire(now, shard);
+                has_expired |= pending.expire(now);
             }
         }
         if has_expired {
             self.pump(shard);
+        }
+        if !self.may_read(shard) {
+            // The sender waits for us, not we for it.
+            self.frame_started.set(self.frame_started.get().map(|_| now));
         }
         let limits = &shard.node.config.listener;
         let overdue =
@@ -327,9 +355,8 @@ impl Connection {
 
     /// True if more requests may be read: answers are taken and memory is left.
     fn may_read(&self, shard: &Shard) -> bool {
-        let write_max = usize::try_from(shard.node.config.listener.write_buffer_bytes_max);
         self.slots.borrow().len() < SLOTS_MAX
-            && self.out.borrow().len() <= write_max.unwrap_or(usize::MAX)
+            && !self.is_full(shard)
             && shard.may_read()
             && !shard.node.is_draining()
     }
@@ -442,18 +469,19 @@ impl Receiver {
                 Err(error) => result = Err(CloseReason::Frame(error)),
             }
         }
-        connection.is_stalled.set(!is_partial && !self.buffer.is_empty());
+        // Not by what is left in the buffer: whoever stopped reading must be told to go on.
+        connection.is_stalled.set(!is_partial);
         if !is_partial || self.buffer.is_empty() {
             connection.frame_started.set(None);
         } else if handled > 0 || connection.frame_started.get().is_none() {
             connection.frame_started.set(Some(shard.now()));
         }
         shard.end_turn();
+        connection.pump(shard);
         if let Err(reason) = result {
             connection.end(shard, &reason);
             return false;
         }
-        connection.pump(shard);
         !connection.is_closing.get()
     }
 

@@ -139,7 +139,13 @@ impl LogModel {
 
     /// The log's removal began.
     pub fn removed(&mut self, at: usize) {
-        self.note(at, |facts| facts.must_exist = false);
+        self.note(at, |facts| {
+            facts.must_exist = false;
+            // The journal forgets it at once, whether its files can be removed or not.
+            for branch in &mut facts.branches {
+                (branch.synced, branch.flushed) = (0, 0);
+            }
+        });
     }
 
     /// A frame was appended.
@@ -210,6 +216,21 @@ impl LogModel {
         }
     }
 
+    /// A restart found this and made it durable: frames that never reached the disk are gone.
+    pub fn restarted(&mut self, at: usize, history: Vec<Entry>, found: &FoundLog) {
+        let count = history.len();
+        self.versions.push(history);
+        let version = self.versions.len() - 1;
+        let (first, last) = self.now().states;
+        let index = (first..=last).find(|index| state(*index) == found.state);
+        let index = index.expect("the state was judged");
+        self.note(at, |facts| {
+            facts.branches =
+                vec![Branch { version, synced: count, flushed: count, appended: count }];
+            facts.states = (index, index);
+        });
+    }
+
     /// Frames of the current history.
     pub fn frames(&self) -> &[Entry] {
         self.versions.last().expect("there is always a version")
@@ -247,11 +268,7 @@ impl LogModel {
         if found.is_reported() {
             return Err(format!("damage after a mere crash: {found:?}"));
         }
-        let least = |branch: &Branch| match loss {
-            Loss::Process => branch.flushed,
-            Loss::Power => branch.synced,
-        };
-        let frames = self.history_of(facts, found, least)?;
+        let frames = self.history_of(facts, found, loss)?;
         check_start(&frames, found)?;
         let expected = epochs_of(&frames);
         if found.epochs != expected {
@@ -269,8 +286,12 @@ impl LogModel {
         &self,
         facts: &Facts,
         found: &FoundLog,
-        least: impl Fn(&Branch) -> usize,
+        loss: Loss,
     ) -> Result<Vec<Entry>, String> {
+        let least = |branch: &Branch| match loss {
+            Loss::Process => branch.flushed,
+            Loss::Power => branch.synced,
+        };
         let count = found.last_lsn.0 as usize;
         if found.entries.len() > count {
             return Err(format!("{} frames in a log of {count}", found.entries.len()));
@@ -308,31 +329,35 @@ impl LogModel {
             };
         };
         let facts = facts.ok_or("a log that was never created")?;
-        if found.is_reported() {
-            // Whatever is still readable was written, in this order.
-            let is_known = |branch: &Branch| {
-                let frames = &self.versions[branch.version];
-                found.entries.iter().all(|entry| frames.get(lsn_index(entry)) == Some(entry))
-            };
-            return match facts.branches.iter().any(is_known) {
-                true => Ok(Fate::Reported),
-                false => Err(format!("frames that were never written: {found:?}")),
-            };
+        // Whatever can be read was written, in this order.
+        let is_known = |frames: &Vec<Entry>| {
+            found.entries.iter().all(|entry| frames.get(lsn_index(entry)) == Some(entry))
+        };
+        if !self.versions.iter().any(is_known) {
+            return Err(format!("frames that were never written: {found:?}"));
         }
-        let frames = self.history_of(facts, found, |_| 0)?;
-        for (entry, epoch) in found.entries.iter().map(|entry| (entry, entry.header.epoch)) {
+        if found.is_reported() {
+            return Ok(Fate::Reported);
+        }
+        for entry in &found.entries {
             let is_before = |(_, first, _): &&(i32, u64, i64)| *first <= entry.header.lsn.0;
             let start = found.epochs.iter().rev().find(is_before);
-            if start.map(|(epoch, ..)| *epoch) != Some(epoch.0) {
-                return Err(format!("epoch of {:?} is not in {:?}", entry.header, found.epochs));
+            if start.map(|(epoch, ..)| *epoch) != Some(entry.header.epoch.0) {
+                return Err(format!("epoch of {entry:?} is not in {:?}", found.epochs));
             }
         }
         let branch = facts.branches.last().expect("there is always a branch");
-        let has_state = (facts.states.0..=facts.states.1).any(|one| state(one) == found.state);
-        if frames.len() < branch.synced || !has_state {
-            return Ok(Fate::Short { missing: branch.synced.saturating_sub(frames.len()) });
+        let frames = &self.versions[branch.version][..branch.synced];
+        let first = found.last_lsn.0 as usize - found.entries.len();
+        let is_there = |index: &usize| {
+            *index < first || found.entries.get(index - first) == Some(&frames[*index])
+        };
+        let missing = frames.len() - (0..frames.len()).take_while(is_there).count();
+        let has_state = (facts.states.0..=self.state_count).any(|one| state(one) == found.state);
+        match missing == 0 && has_state {
+            true => Ok(Fate::Intact),
+            false => Ok(Fate::Short { missing }),
         }
-        Ok(Fate::Intact)
     }
 }
 

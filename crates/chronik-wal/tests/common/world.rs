@@ -20,7 +20,7 @@ use chronik_wal::{
     ReadPlan, StateSnapshot, WalConfig, WalError, WalManager,
 };
 
-use super::model::{Entry, FoundLog, LogModel, epoch_rows};
+use super::model::{Entry, FoundLog, LogModel, Loss, epoch_rows};
 use super::{CollectingSink, Owner};
 
 pub const META: &str = "__meta";
@@ -539,11 +539,12 @@ impl World {
         };
         self.machine = machine;
         let at = self.now();
-        for (name, model) in &self.models {
-            let found = self.machine.find(name);
-            model.judge(at, super::model::Loss::Process, found.as_ref()).unwrap_or_else(|wrong| {
+        for (name, model) in &mut self.models {
+            let Some(found) = self.machine.find(name) else { continue };
+            let history = model.judge(at, Loss::Process, Some(&found)).unwrap_or_else(|wrong| {
                 panic!("a restart without a crash loses nothing, but {name}: {wrong}")
             });
+            model.restarted(at, history, &found);
         }
         self.observe();
     }

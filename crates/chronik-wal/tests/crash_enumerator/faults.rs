@@ -40,10 +40,13 @@ pub(crate) fn enumerate(thread: usize, tally: &mut Tally) {
     for seed in SEEDS {
         for call in CALLS {
             for nth in (thread..).step_by(THREADS * STRIDE) {
-                let Some((disk, models)) = run_with_fault(seed, call, nth + seed as usize % STRIDE)
-                else {
-                    break;
-                };
+                let mut ran = None;
+                let policy = CrashPolicy::KeepUnsynced;
+                tally.run("script with a failed call", Case { seed, call, nth, policy }, || {
+                    ran = run_with_fault(seed, call, nth + seed as usize % STRIDE);
+                    Ok(())
+                });
+                let Some((disk, models)) = ran else { break };
                 let point = disk.op_count();
                 for (policy, loss) in [
                     (CrashPolicy::KeepUnsynced, Loss::Process),

@@ -60,6 +60,8 @@ impl Script {
 struct Tally {
     counts: BTreeMap<&'static str, usize>,
     failures: Vec<String>,
+    /// Damage that nobody can tell from a torn group.
+    silent: usize,
     /// Runs only the case that prints like this.
     only: Option<String>,
 }
@@ -71,7 +73,7 @@ impl Tally {
         case: impl Debug,
         check: impl FnOnce() -> Result<(), String>,
     ) {
-        self.count(kind);
+        *self.counts.entry(kind).or_default() += 1;
         if self.only.as_ref().is_some_and(|only| *only != format!("{case:?}")) {
             return;
         }
@@ -86,15 +88,12 @@ impl Tally {
         self.failures.push(format!("{case:?}: {wrong}"));
     }
 
-    fn count(&mut self, kind: &'static str) {
-        *self.counts.entry(kind).or_default() += 1;
-    }
-
     fn merge(&mut self, other: Self) {
         for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
         self.failures.extend(other.failures);
+        self.silent += other.silent;
     }
 }
 
@@ -133,14 +132,18 @@ fn no_crash_and_no_single_fault_loses_or_invents_a_record() {
         println!("seed {}: {} operations, frames {frames:?}", script.seed, script.disk.op_count());
     }
     let total = in_parallel(only.as_ref(), |thread, tally| {
+        let t = std::time::Instant::now();
         for script in &scripts {
             crashes::enumerate(script, thread, tally);
+            println!("T crashes {:?}", t.elapsed());
             damage::enumerate(script, thread, tally);
+            println!("T damage {:?}", t.elapsed());
         }
         faults::enumerate(thread, tally);
+        println!("T faults {:?}", t.elapsed());
     });
     let cases: usize = total.counts.values().sum();
-    println!("{cases} cases: {:#?}", total.counts);
+    println!("{cases} cases: {:#?}, {} losses in silence", total.counts, total.silent);
     let shown = total.failures.iter().take(8).cloned().collect::<Vec<_>>().join("\n\n");
     assert!(total.failures.is_empty(), "{} failures:\n{shown}", total.failures.len());
     assert!(cases >= CASES_MIN, "{cases} cases, at least {CASES_MIN} are promised");
