@@ -424,7 +424,7 @@ impl Lane {
         let position = walk.end;
         assert_eq!(walk.is_used.len(), config.ring_files.len(), "the whole ring was walked");
         assert!(
-            position.next_sequence > 0 && position.position % GROUP_ALIGNMENT == 0,
+            position.next_sequence > 0 && position.position.is_multiple_of(GROUP_ALIGNMENT),
             "a ring goes on at a block of its own: {position:?}"
         );
         for (index, path) in config.ring_files.iter().enumerate() {

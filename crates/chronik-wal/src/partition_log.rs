@@ -696,7 +696,7 @@ impl PartitionLog {
         }
         let mut frames = self
             .tail
-            .from_lsn(written.next())
+            .frames_from_lsn(written.next())
             .take_while(|frame| frame.header.lsn <= last)
             .skip_while(|frame| frame.is_in_segment)
             .take_while(|frame| !frame.is_in_segment);
@@ -949,7 +949,7 @@ impl PartitionLog {
         if offset >= upper {
             return Ok(ReadPlan::Empty);
         }
-        if let Some(frames) = self.tail.from_offset(offset) {
+        if let Some(frames) = self.tail.frames_from_offset(offset) {
             let mut bodies = Vec::new();
             let mut bytes = 0;
             for frame in frames {

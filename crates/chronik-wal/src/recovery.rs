@@ -13,7 +13,9 @@
 //! as recovering once.
 //!
 //! What a killed process left in the page cache counts like everything else, so all that was
-//! read is synced before the log is handed over.
+//! read is synced before the log is handed over. Frames that no earlier sync is known to cover
+//! are written once more before that: the process may have died of a failed sync, after which
+//! the kernel takes pages for clean that never reached the disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -28,7 +30,7 @@ use crate::envelope;
 use crate::epoch_history::EpochHistory;
 use crate::error::{DamageReason, Verdict, WalError};
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind, log_start_of};
-use crate::io::{Disk, DiskFile};
+use crate::io::{Disk, DiskFile, DiskResult};
 use crate::journal::{
     FLAG_STARTS_SEGMENT, JournalRecord, LogId, RecordKind, RingFacts, RingWalk, parse_records,
     unpack_segment_position, walk_ring,
@@ -104,6 +106,8 @@ pub(crate) struct LogRecovery {
     cuts: BTreeMap<u32, Lsn>,
     /// The first frame that should be in a segment and is not readable there.
     unreadable_frame: Option<Lsn>,
+    /// Generation and last frame of the newest known sync.
+    synced: (u32, Lsn),
     /// True if an earlier start found a hole in the journal.
     was_damaged: bool,
     state: Bytes,
@@ -148,6 +152,7 @@ impl LogRecovery {
             proofs: BTreeMap::new(),
             cuts: BTreeMap::new(),
             unreadable_frame: None,
+            synced: stored.map_or((0, Lsn::ZERO), |row| (row.generation, Lsn(row.synced_lsn))),
             was_damaged: stored.is_some_and(|row| row.is_damaged),
             state: stored.map_or_else(Bytes::new, |row| row.state.clone()),
             snapshot: None,
@@ -325,17 +330,31 @@ impl LogRecovery {
             index: SparseIndex::default(),
             needs_sync: true,
         };
+        let synced = if header.generation <= self.synced.0 { self.synced.1 } else { Lsn::ZERO };
+        if header.first_lsn > synced {
+            segment.rewrite_header()?;
+        }
         let epochs = &mut self.epochs;
         let mut accepted = 0;
+        let mut failure = None;
         scan_segment(&segment, segment.file_length()?, |frame| {
             let header = &frame.header;
             if !epochs.note_read(header.epoch, header.lsn, header.base_offset) {
+                return false;
+            }
+            if header.lsn > synced
+                && let Err(error) = rewrite(&segment, frame)
+            {
+                failure = Some(error);
                 return false;
             }
             note_frame(&mut state, header, frame.position, max_timestamp(frame));
             accepted += header.size();
             true
         })?;
+        if let Some(failure) = failure {
+            return Err(failure.into());
+        }
         self.report.bytes_scanned += accepted;
         self.next_lsn = state.end.last_lsn.next();
         self.next_offset = state.end.next_offset;
@@ -718,6 +737,12 @@ impl LogRecovery {
         })?;
         Ok(chain)
     }
+}
+
+/// Writes a frame to where it is.
+fn rewrite(segment: &Segment, frame: &ScannedFrame<'_>) -> DiskResult<()> {
+    let body = Bytes::copy_from_slice(frame.body);
+    segment.write_frames(frame.position, std::iter::once((&frame.header, &body)))
 }
 
 /// The number of the segment that follows.

@@ -330,6 +330,14 @@ impl Segment {
         Ok(file)
     }
 
+    /// Writes the header page once more; see recovery.
+    ///
+    /// # Errors
+    /// A failed disk call.
+    pub fn rewrite_header(&self) -> DiskResult<()> {
+        self.open_file()?.write_at(0, &mut [IoSlice::new(&self.header.encode())])
+    }
+
     /// Writes frames back to back from `position`. Blocks only as a buffered write does. Not
     /// durable before [`Segment::sync`].
     ///

@@ -165,7 +165,7 @@ impl TailRing {
     /// Frames from the one that holds `offset` (or follows it) on; `None` when that frame may
     /// already have left memory.
     #[must_use]
-    pub fn from_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &TailFrame>> {
+    pub fn frames_from_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &TailFrame>> {
         if self.frames.front()?.header.base_offset > offset {
             return None;
         }
@@ -174,7 +174,7 @@ impl TailRing {
     }
 
     /// Frames from `lsn` on that are in memory.
-    pub fn from_lsn(&self, lsn: Lsn) -> impl Iterator<Item = &TailFrame> {
+    pub fn frames_from_lsn(&self, lsn: Lsn) -> impl Iterator<Item = &TailFrame> {
         let start = self.frames.partition_point(|frame| frame.header.lsn < lsn);
         self.frames.range(start..)
     }
