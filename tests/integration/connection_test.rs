@@ -472,6 +472,7 @@ fn arrays_and_tagged_fields_are_taken_at_their_limit_and_refused_above() {
 /// Asks on two connections for a gigabyte in all and takes nothing; `command` decides whether the
 /// records come from memory or from the disk. A first request that waits for `wait_ms` makes all
 /// others ready at once.
+#[allow(clippy::print_stdout, reason = "the figures belong to the test's output")]
 fn a_gigabyte_nobody_reads(command: ServerCommand, source: &str, wait_ms: i32) {
     let server = with_topic(command);
     let mut client = server.connect();

@@ -182,7 +182,7 @@ fn a_long_poll_wakes_for_enough_bytes_and_else_ends_in_time() {
         let took = started.elapsed();
         assert_eq!(sizes(&reply.body()), [(0, 0)]);
         let wait = Duration::from_millis(wait as u64);
-        assert!((wait..wait + Duration::from_millis(900)).contains(&took), "{wait:?}: {took:?}");
+        assert!((wait..wait + Duration::from_secs(4)).contains(&took), "{wait:?}: {took:?}");
     }
 }
 
@@ -480,8 +480,9 @@ fn compare(client: &mut Client, model: &[OwnedRecord]) {
             assert_eq!(found, []);
             continue;
         }
-        let first = usize::try_from(found[0].offset).unwrap();
-        assert!(first as i64 <= offset && offset <= found.last().unwrap().offset, "{offset}");
+        let first = usize::try_from(found[0].offset).expect("offsets are positive");
+        let last = found[found.len() - 1].offset;
+        assert!((first as i64..=last).contains(&offset), "{offset} in {first}..={last}");
         assert_eq!(found, model[first..first + found.len()], "from {offset}");
     }
     let times = model.iter().flat_map(|record| [record.timestamp, record.timestamp + 1]);
@@ -494,10 +495,13 @@ fn compare(client: &mut Client, model: &[OwnedRecord]) {
         let found = list_offset(client, 7, "t", 0, time);
         assert_eq!((found.code, (found.offset, found.timestamp)), (0, expected), "time {time}");
     }
-    let largest = model.iter().map(|record| record.timestamp).max().unwrap();
-    let expected = model.iter().find(|record| record.timestamp == largest).unwrap();
+    // The first record that carries the largest timestamp.
+    let expected = model.iter().rev().max_by_key(|record| record.timestamp);
     let found = list_offset(client, 7, "t", 0, -3);
-    assert_eq!((found.offset, found.timestamp), (expected.offset, largest));
+    assert_eq!(
+        Some((found.offset, found.timestamp)),
+        expected.map(|one| (one.offset, one.timestamp))
+    );
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn connect(server: &TestServer, count: usize) -> Vec<Client> {
 }
 
 /// Keeps one request in flight on each of 64 connections; returns requests per journal sync.
+#[allow(clippy::print_stdout, reason = "the figure belongs to the test's output")]
 fn requests_per_sync(server: &TestServer, disk: &str) -> f64 {
     const CONNECTIONS: usize = 64;
     const REQUESTS: u64 = 4_000;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use chronik_protocol::create_topics::{CreatableTopic, CreateTopicsRequest};
 use chronik_protocol::produce::ProduceRequest;
 use chronik_record::Codec;
 use chronik_testkit::{
     Client, Consumer, NewTopic, ServerCommand, TempDir, TestServer, batch_of, create_topic,
-    produce_request, test_server,
+    produce_request, test_server, topic_id,
 };
 
 /// The newest version that names topics.
@@ -267,36 +268,45 @@ fn prepared() -> (TempDir, PathBuf) {
     (directory, data)
 }
 
-fn failing_server(data: &Path, injection: &str) -> ServerCommand {
-    let journal = data.join("wal/journal/lane0_0.wal");
-    let journal = journal.to_str().expect("temporary paths are text");
-    let watched = ["-e", "trace=fdatasync,pwritev", "-P", journal, "-o", "/dev/null"];
+/// Names below the data directory.
+const JOURNAL: &str = "wal/journal/lane0_0.wal";
+const META_JOURNAL: &str = "wal/__meta/lane_0.wal";
+const SEGMENT: &str = "wal/partitions/t-0/segment_000.wal";
+
+/// The server on `data`, with `injection` into calls on one of its files.
+fn failing_server(data: &Path, file: &str, injection: &str) -> ServerCommand {
+    let file = data.join(file);
+    let file = file.to_str().expect("temporary paths are text");
+    let watched = ["-e", "trace=fdatasync,pwritev", "-P", file, "-o", "/dev/null"];
     let words = [&watched[..], &["-e", injection]].concat();
     test_server!().data_dir(data).under(strace(&words))
+}
+
+/// The server stops by itself, at once, with one message that has all of `words`.
+fn expect_stop(server: &mut TestServer, words: &[&str]) {
+    let broken = Instant::now();
+    let status = server.wait_for_exit();
+    assert_eq!(status.code(), Some(EXIT_STORAGE), "{}", server.log());
+    assert!(broken.elapsed().as_secs() < 2, "it stops at once");
+    let log = server.log();
+    let messages: Vec<&str> = log.lines().filter(|line| line.contains("E071")).collect();
+    assert_eq!(messages.len(), 1, "{log}");
+    for word in words {
+        assert!(messages[0].contains(word), "{word} is missing in {}", messages[0]);
+    }
 }
 
 /// Fails one call on the journal under load and checks what clients and operators get.
 fn journal_failure_stops_the_server(injection: &str, call: &str, errno: &str) {
     let (_directory, data) = prepared();
-    let mut server =
-        failing_server(&data, injection).expect_log("E071").expect_log("the log stopped").start();
+    let mut server = failing_server(&data, JOURNAL, injection).expect_log("E071").start();
     let loads: Vec<_> = std::thread::scope(|scope| {
         let server = &server;
         let load = |number: usize| produce_until_it_breaks(server, &format!("{call}{number}"));
         let threads: Vec<_> = (0..3).map(|number| scope.spawn(move || load(number))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a load ends")).collect()
     });
-    let broken = Instant::now();
-    let status = server.wait_for_exit();
-    assert_eq!(status.code(), Some(EXIT_STORAGE), "{}", server.log());
-    assert!(broken.elapsed().as_secs() < 2, "it stops at once");
-
-    let log = server.log();
-    let messages: Vec<&str> = log.lines().filter(|line| line.contains("E071")).collect();
-    assert_eq!(messages.len(), 1, "{log}");
-    for word in [call, "lane0_0.wal", errno] {
-        assert!(messages[0].contains(word), "{word} is missing in {}", messages[0]);
-    }
+    expect_stop(&mut server, &[call, "lane0_0.wal", errno]);
     assert!(!data.join("clean_shutdown").exists(), "this was no clean stop");
     let acked: usize = loads.iter().map(|(acked, _)| acked.len()).sum();
     assert!(acked > 20, "the failure came under load: {acked} acknowledged");
@@ -335,8 +345,71 @@ fn a_full_disk_under_the_journal_is_never_acknowledged_and_stops_the_server() {
 fn an_interrupted_write_or_sync_of_the_journal_is_continued() {
     let (_directory, data) = prepared();
     let injection = "inject=fdatasync,pwritev:error=EINTR:when=3+2";
-    let server = failing_server(&data, injection).start();
+    let server = failing_server(&data, JOURNAL, injection).start();
     let conversation = converse(server.connect(), "t", "interrupted", 100, 10);
     assert_eq!(conversation.answers.len(), 100);
     assert_eq!(read_all(&server).len(), 100);
+}
+
+#[test]
+fn a_failed_sync_of_a_segment_stops_the_server_before_the_batch_in_it_is_acknowledged() {
+    let (_directory, data) = prepared();
+    let injection = "inject=fdatasync:error=EIO:when=1";
+    let mut server = failing_server(&data, SEGMENT, injection).expect_log("E071").start();
+    let mut client = server.connect();
+    // So large that it goes to its segment without being in the journal.
+    let value = "x".repeat(600_000);
+    let batch = batch_of(Codec::None, None, -1, &[&value]);
+    let request = produce_request("t", chronik_common::Uuid::ZERO, 0, -1, &batch);
+    assert!(client.try_call(&request, PRODUCE_VERSION).is_err(), "never acknowledged");
+    expect_stop(&mut server, &["fdatasync", "segment_000.wal", "os error 5"]);
+    server.restart(Some(test_server!().data_dir(&data)));
+    let stored = read_all(&server);
+    assert!(stored.is_empty() || stored == [(0, value)], "whole or not at all");
+    converse(server.connect(), "t", "afterwards", 5, 1);
+}
+
+#[test]
+fn a_failed_sync_of_the_metadata_log_stops_the_server_and_keeps_every_created_topic() {
+    let (_directory, data) = prepared();
+    let injection = "inject=fdatasync:error=EIO:when=20";
+    let mut server = failing_server(&data, META_JOURNAL, injection).expect_log("E071").start();
+    let mut client = server.connect();
+    let mut created = Vec::new();
+    for number in 0..100 {
+        let name = format!("topic-{number}");
+        let topic = CreatableTopic {
+            name: name.clone().into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..CreatableTopic::default()
+        };
+        let topics = vec![topic];
+        let request = CreateTopicsRequest { topics, timeout_ms: 10_000, validate_only: false };
+        let Ok(reply) = client.try_call(&request, 7) else { break };
+        let answer = &reply.body().topics[0];
+        assert_eq!(answer.error_code, 0, "a storage failure is never answered: {answer:?}");
+        created.push((name, answer.topic_id));
+    }
+    assert!((10..100).contains(&created.len()), "{} topics", created.len());
+    expect_stop(&mut server, &["fdatasync", "lane_0.wal", "os error 5"]);
+    server.restart(Some(test_server!().data_dir(&data)));
+    let mut client = server.connect();
+    for (name, id) in created {
+        assert_eq!(topic_id(&mut client, &name), Some(id), "{name}");
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_written_behind_loses_nothing_that_was_acknowledged() {
+    let (_directory, data) = prepared();
+    let injection = "inject=pwritev:error=EIO:when=2+";
+    let mut server = failing_server(&data, SEGMENT, injection).expect_log("E071").start();
+    let (acked, _) = produce_until_it_breaks(&server, "behind");
+    expect_stop(&mut server, &["write", "segment_000.wal", "os error 5"]);
+    server.restart(Some(test_server!().data_dir(&data)));
+    let stored: HashMap<i64, String> = read_all(&server).into_iter().collect();
+    for (offset, value) in &acked {
+        assert_eq!(stored.get(offset), Some(value), "acknowledged at {offset}");
+    }
 }

@@ -74,6 +74,9 @@ pub(crate) struct Connection {
     wake: Notify,
     is_closing: Cell<bool>,
     wants_write: Cell<bool>,
+    /// Somebody asked for [`Connection::pump`] since it last looked.
+    wants_pump: Cell<bool>,
+    is_pumping: Cell<bool>,
     /// Complete requests lie in the receive buffer until answers make room.
     is_stalled: Cell<bool>,
     last_activity: Cell<MonotonicMs>,
@@ -100,6 +103,8 @@ impl Connection {
             wake: Notify::new(),
             is_closing: Cell::new(false),
             wants_write: Cell::new(false),
+            wants_pump: Cell::new(false),
+            is_pumping: Cell::new(false),
             is_stalled: Cell::new(false),
             last_activity: Cell::new(now),
             frame_started: Cell::new(None),
@@ -221,7 +226,21 @@ impl Connection {
     }
 
     /// Encodes complete answers at the front and writes what the socket takes.
+    ///
+    /// An answer may start a queued fetch whose answer wants to be pumped in turn: that is done
+    /// by the outermost call, so that a long queue does not become a deep stack.
     pub(crate) fn pump(self: &Rc<Self>, shard: &Rc<Shard>) {
+        self.wants_pump.set(true);
+        if self.is_pumping.replace(true) {
+            return;
+        }
+        while self.wants_pump.replace(false) {
+            self.pump_once(shard);
+        }
+        self.is_pumping.set(false);
+    }
+
+    fn pump_once(self: &Rc<Self>, shard: &Rc<Shard>) {
         loop {
             let is_complete = match self.slots.borrow().front() {
                 Some(Slot::Produce(pending)) => pending.is_complete(),

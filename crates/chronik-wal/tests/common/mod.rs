@@ -1,6 +1,8 @@
-//! A node with nothing but logs: what the tests of this crate drive by hand.
+//! What the tests of this crate drive by hand: a node with one log ([`Node`]), and a machine with
+//! several, a model of each, and a script for them ([`world`], [`model`], [`script`]).
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 pub mod model;
 pub mod script;

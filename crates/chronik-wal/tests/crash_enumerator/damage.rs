@@ -253,14 +253,14 @@ impl<'a> Image<'a> {
     }
 
     /// True for what is looked at in every byte: the newest ring file of the data lane, and the
-    /// last two segments of the busiest log. Of the rest some bytes are.
+    /// last segment of the busiest log. Of the rest some bytes are.
     fn is_thorough(&self, path: &Path) -> bool {
         if self.script.seed != *SEEDS.start() {
             return false;
         }
         let is_newest = self.newest(DATA_RING).is_some_and(|newest| newest.path == path);
-        let siblings: Vec<_> = self.files.keys().filter(|other| is_busiest(other)).collect();
-        is_newest || siblings.iter().rev().take(2).any(|last| *last == path)
+        let last = self.files.keys().rfind(|other| is_busiest(other));
+        is_newest || last.is_some_and(|last| last == path)
     }
 
     fn cuts(&self, path: &Path, bytes: &[u8]) -> Vec<usize> {
