@@ -361,6 +361,7 @@ impl Worker {
         let mut directory = None;
         let mut synced = chronik_common::Lsn::ZERO;
         let mut generation = 0;
+        let mut first = chronik_common::Lsn::FIRST;
         let mut row = HardStateRow::default();
         owner.with_log(&mut |log| {
             table = log.take_segment_table();
@@ -368,6 +369,7 @@ impl Worker {
             directory = Some(log.directory().to_owned());
             synced = log.synced_lsn();
             generation = log.generation();
+            first = log.first_lsn();
             row = log.take_hard_state();
         });
         let directory = directory.expect("the visit ran");
@@ -375,7 +377,7 @@ impl Worker {
             && taken_in == generation
         {
             if snapshot.at() <= synced {
-                store_snapshot(&*self.disk, &directory, &snapshot)?;
+                store_snapshot(&*self.disk, &directory, &snapshot, first)?;
                 owner.snapshot_stored(snapshot.at());
             } else {
                 self.pending_snapshots.insert(id, (taken_in, snapshot));

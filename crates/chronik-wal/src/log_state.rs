@@ -23,8 +23,8 @@ const SNAPSHOT_MAGIC: [u8; 4] = *b"CHN1";
 /// Largest snapshot a reader unpacks, in bytes.
 const SNAPSHOT_BYTES_MAX: u64 = 256 << 20;
 const ZSTD_LEVEL: i32 = 3;
-/// Snapshots kept per log.
-const SNAPSHOTS_KEPT: usize = 2;
+/// Newest snapshots kept per log.
+const NEWEST_SNAPSHOTS_KEPT: usize = 2;
 
 /// The file `partition.meta`: identity of a partition directory.
 #[derive(Clone, PartialEq, Message)]
@@ -174,7 +174,9 @@ impl StateSnapshot {
     }
 }
 
-/// Stores a snapshot in a log's directory and removes all but the newest two.
+/// Stores a snapshot in a log's directory. Of the others stay the newest, and the oldest that
+/// knows everything before `first_lsn`, the log's first frame: a truncation may drop all newer
+/// ones, and what was trimmed cannot be replayed.
 ///
 /// # Errors
 /// A failed disk call; older snapshots are then still there.
@@ -182,14 +184,16 @@ pub fn store_snapshot(
     disk: &dyn Disk,
     directory: &Path,
     snapshot: &StateSnapshot,
+    first_lsn: Lsn,
 ) -> Result<(), WalError> {
     let sealed = envelope::seal(SNAPSHOT_MAGIC, &snapshot.encode_to_vec());
     let packed = zstd::bulk::compress(&sealed, ZSTD_LEVEL).expect("compression into memory");
     replace_file(disk, &directory.join(snapshot_name(snapshot.at())), &packed)?;
-    let mut positions = snapshot_positions(disk, directory)?;
-    let superseded = positions.len().saturating_sub(SNAPSHOTS_KEPT);
-    for lsn in positions.drain(..superseded) {
-        disk.remove_file(&directory.join(snapshot_name(lsn)))?;
+    let positions = snapshot_positions(disk, directory)?;
+    let covering = positions.iter().find(|lsn| lsn.next() >= first_lsn);
+    let superseded = positions.len().saturating_sub(NEWEST_SNAPSHOTS_KEPT);
+    for lsn in positions[..superseded].iter().filter(|lsn| Some(*lsn) != covering) {
+        disk.remove_file(&directory.join(snapshot_name(*lsn)))?;
     }
     Ok(())
 }

@@ -396,6 +396,12 @@ impl PartitionLog {
         self.mark_dirty();
     }
 
+    /// The first frame the log still has, or the next one if it has none.
+    #[must_use]
+    pub fn first_lsn(&self) -> Lsn {
+        self.segments.front().map_or(self.next_lsn, |first| first.segment.header.first_lsn)
+    }
+
     /// First readable offset.
     #[must_use]
     pub fn log_start_offset(&self) -> Offset {

@@ -1,5 +1,6 @@
 //! One log on a disk in memory: what is acknowledged survives, in order, whatever happens.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 mod common;
 
 use std::io::ErrorKind;

@@ -66,13 +66,18 @@ pub struct Machine {
 impl Machine {
     /// Opens the data on `disk`.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, WalError> {
-        Self::open_observed(disk, None)
+        Self::open_observed(disk, &config(), None)
+    }
+
+    pub fn open_with(disk: Arc<dyn Disk>, config: &WalConfig) -> Result<Self, WalError> {
+        Self::open_observed(disk, config, None)
     }
 
     /// Opens the data on `disk` and notes how many operations `observer` had seen when each
     /// completion was published.
-    pub fn open_observed(
+    fn open_observed(
         disk: Arc<dyn Disk>,
+        config: &WalConfig,
         observer: Option<MemoryDisk>,
     ) -> Result<Self, WalError> {
         let sink = Arc::new(CollectingSink { observer, ..CollectingSink::default() });
@@ -81,7 +86,7 @@ impl Machine {
         let (manager, opened) = WalManager::open(
             disk,
             Layout::new(PathBuf::from("/data")),
-            &config(),
+            config,
             &as_sink,
             &clock,
             Box::new(SeededRng::new(7)),
@@ -307,7 +312,7 @@ pub struct World {
 impl World {
     /// A new machine on `disk`, whose operations `memory` records.
     pub fn new(memory: &MemoryDisk, disk: Arc<dyn Disk>) -> Result<Self, WalError> {
-        let machine = Machine::open_observed(disk, Some(memory.clone()))?;
+        let machine = Machine::open_observed(disk, &config(), Some(memory.clone()))?;
         let mut meta = LogModel::default();
         meta.begin(0);
         let mut world = Self {
@@ -533,7 +538,7 @@ impl World {
         self.commit();
         self.pending_trims.clear();
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let Ok(machine) = Machine::open_observed(disk, Some(self.disk.clone())) else {
+        let Ok(machine) = Machine::open_observed(disk, &config(), Some(self.disk.clone())) else {
             self.has_stopped = true;
             return;
         };

@@ -84,7 +84,7 @@ fn policies(timeline: &CrashTimeline, is_behind_write: bool) -> Vec<CrashPolicy>
             policies.extend(bits().map(|bit| CrashPolicy::TearLastWrite(bit - 1)));
         }
     }
-    if is_behind_write && timeline.at() % CUT_STRIDE == 0 {
+    if is_behind_write && timeline.at().is_multiple_of(CUT_STRIDE) {
         policies.extend((1..bytes).map(CrashPolicy::CutLastWrite));
     }
     policies
@@ -144,7 +144,7 @@ fn check(
         submitted.map_err(|error| error.to_string())?;
     }
     machine.commit().map_err(|(_, error)| error.to_string())?;
-    let is_checkpointed = point % 2 == 0;
+    let is_checkpointed = point.is_multiple_of(2);
     if is_checkpointed {
         machine.manager.step_checkpoint();
     }
