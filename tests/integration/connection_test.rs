@@ -34,7 +34,9 @@ struct Canaries(Vec<Client>);
 
 impl Canaries {
     fn new(server: &TestServer) -> Self {
-        Self((0..4).map(|_| server.connect()).collect())
+        let clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        clients.iter().for_each(|client| client.set_timeout(Duration::from_secs(5)));
+        Self(clients)
     }
 
     fn sing(&mut self) {
@@ -467,6 +469,25 @@ fn arrays_and_tagged_fields_are_taken_at_their_limit_and_refused_above() {
         assert!(client.read_until_closed().is_empty());
     }
     assert!(server.resident_bytes_peak() - before < 10 << 20);
+}
+
+#[test]
+fn a_client_that_takes_its_answers_slowly_delays_nobody() {
+    let server = with_topic(test_server!());
+    let mut client = server.connect();
+    let batch = batch_of(Codec::None, None, -1, &[&vec![0x5a_u8; 900_000]]);
+    client.call(&produce_request("t", Uuid::ZERO, 0, -1, &batch), NAMED);
+    let mut canaries = Canaries::new(&server);
+    let mut slow = server.connect();
+    for _ in 0..12 {
+        slow.send(&fetch(0, 0, 0, 1_000_000), NAMED).unwrap();
+    }
+    // What waits for the socket takes every size on its way from too much to nothing.
+    let mut piece = vec![0; 100_000];
+    for _ in 0..12 * batch.len() / piece.len() {
+        slow.stream().read_exact(&mut piece).expect("the answers go on");
+        canaries.sing();
+    }
 }
 
 /// Asks on two connections for a gigabyte in all and takes nothing; `command` decides whether the

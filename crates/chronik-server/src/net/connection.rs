@@ -306,8 +306,10 @@ impl Connection {
                     self.last_activity.set(shard.now());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wants_write.set(true);
-                    self.wake.notify_one();
+                    // Only the first time: the task would wake itself for ever.
+                    if !self.wants_write.replace(true) {
+                        self.wake.notify_one();
+                    }
                     return;
                 }
                 Err(error) => {

@@ -183,6 +183,18 @@ impl Machine {
         completions
     }
 
+    /// Stores a snapshot of everything that is flushed now, behind one that may be waiting.
+    pub fn store_snapshot(&self, name: &str) {
+        let owner = &self.owners[name];
+        for _ in 0..2 {
+            owner.is_snapshot_due.store(true, Ordering::Relaxed);
+            // A log that takes nothing any more stores nothing either.
+            let _ = owner.log.lock().unwrap().submit(0);
+            self.manager.step_checkpoint();
+        }
+        owner.is_snapshot_due.store(false, Ordering::Relaxed);
+    }
+
     fn owner_of(&self, id: LogId) -> Option<(&String, &Arc<Owner>)> {
         self.owners.iter().find(|(_, owner)| owner.log.lock().unwrap().identity().id == id)
     }
@@ -489,9 +501,8 @@ impl World {
                 continue;
             }
             // What is trimmed must be covered by a snapshot.
-            owner.is_snapshot_due.store(true, Ordering::Relaxed);
             drop(log);
-            self.machine.manager.step_checkpoint();
+            self.machine.store_snapshot(&name);
             log = owner.log.lock().unwrap();
             if log.accepts_appends() {
                 log.trim_to(offset);
