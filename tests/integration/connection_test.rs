@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use chronik_common::{Rng, SeededRng, Uuid};
@@ -296,6 +297,46 @@ fn two_thousand_connections_that_announce_huge_frames_cost_little_memory() {
     let mib = grown as f64 / f64::from(1 << 20);
     println!("{} connections grew the server by {mib:.1} MiB", connections.len());
     assert!(grown < 50_000_000, "{mib:.1} MiB for 2,000 connections");
+}
+
+#[test]
+#[allow(clippy::print_stdout, reason = "the figure belongs to the test's output")]
+fn large_requests_on_their_way_in_share_bounded_memory_and_all_get_their_turn() {
+    const SENDERS: u64 = 40;
+    let small = ["listener.request_bytes_max=4MiB", "listener.queued_request_bytes_max=4MiB"];
+    let server = with_topic(small.iter().fold(test_server!(), |server, one| server.set(one)));
+    let batch = batch_of(Codec::None, None, -1, &[&vec![0x5a_u8; 900_000]]);
+    let before = server.resident_bytes();
+    let may_finish = AtomicBool::new(false);
+    let most = std::thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            let (batch, may_finish) = (&batch, &may_finish);
+            let mut client = server.connect();
+            scope.spawn(move || {
+                let frame = client.frame(&produce_request("t", Uuid::ZERO, 0, -1, batch), NAMED);
+                let (most, last) = frame.split_at(frame.len() - 1);
+                client.send_raw(most).expect("a sender is made to wait, not refused");
+                while !may_finish.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                client.send_raw(last).expect("a sender is made to wait, not refused");
+                let reply = client.receive::<ProduceRequest<'_>>(NAMED).expect("an answer");
+                assert_eq!(reply.body().responses[0].partition_responses[0].error_code, 0);
+            });
+        }
+        let mut canaries = Canaries::new(&server);
+        let mut most = 0;
+        for _ in 0..100 {
+            canaries.sing();
+            most = most.max(server.resident_bytes());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        may_finish.store(true, Ordering::Relaxed);
+        most
+    });
+    let grown = most.saturating_sub(before);
+    println!("{SENDERS} unfinished requests of 900 KB grew the server by {} KiB", grown >> 10);
+    assert!(grown < SENDERS * 900_000 / 2, "{grown} bytes");
 }
 
 /// How long the server takes to close a connection on which nothing more comes.

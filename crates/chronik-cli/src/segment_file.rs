@@ -1,27 +1,20 @@
 //! Reads a segment file for `debug segment`, whatever state it is in.
 //!
 //! The server's own reader stops at the first byte that does not verify and tells nothing about
-//! it. This one decodes a header page and a footer even if their checksums differ, and goes on
-//! behind a damaged body. The layout of both is drawn in chronik-wal's `segment.rs`; frames are
-//! decoded by chronik-wal. Nothing is written.
+//! it. This one shows a header page and a footer even if their checksums differ, and goes on
+//! behind a damaged body. Everything is decoded by chronik-wal. Nothing is written.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use chronik_common::Uuid;
-use chronik_wal::DamageReason;
 use chronik_wal::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use chronik_wal::{
+    DamageReason, SEGMENT_FOOTER_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_USED, SegmentFooter,
+    SegmentHeader,
+};
 use serde::Serialize;
-
-/// Bytes of the header page.
-const HEADER_PAGE_BYTES: u64 = 4_096;
-/// Bytes of the header page that carry fields.
-const HEADER_BYTES: usize = 80;
-const HEADER_MAGIC: &[u8; 4] = b"CHS1";
-const FOOTER_BYTES: usize = 48;
-const FOOTER_MAGIC: &[u8; 4] = b"CHF1";
 
 /// What a segment file holds.
 #[derive(Serialize, Debug)]
@@ -105,7 +98,7 @@ impl SegmentFile {
             header: None,
             frames: Vec::new(),
             footer: None,
-            frames_end: HEADER_PAGE_BYTES,
+            frames_end: SEGMENT_HEADER_SIZE,
             preallocated_bytes: 0,
             damage: Vec::new(),
         };
@@ -123,23 +116,24 @@ impl SegmentFile {
     }
 
     fn read_header(&mut self, file: &File) -> io::Result<()> {
-        let page = read_up_to(file, 0, HEADER_BYTES)?;
-        if page.len() < HEADER_BYTES || !page.starts_with(HEADER_MAGIC) {
-            self.damaged(0, "no segment: the header page does not begin with CHS1");
+        let page = read_up_to(file, 0, SEGMENT_HEADER_USED)?;
+        let Some(inspected) = SegmentHeader::inspect(&page) else {
+            self.damaged(0, "no segment: the header page does not begin as one");
             return Ok(());
-        }
+        };
+        let fields = inspected.header;
         let header = HeaderPage {
-            level: u32_at(&page, 8),
-            generation: u32_at(&page, 12),
-            topic_id: Uuid(array_at(&page, 24)).to_string(),
-            number: u64_at(&page, 40),
-            first_lsn: u64_at(&page, 48),
-            first_offset: u64_at(&page, 56) as i64,
-            epoch: u32_at(&page, 64) as i32,
-            nonce: u32_at(&page, 68),
-            partition: u32_at(&page, 72) as i32,
-            key_id: u32_at(&page, 76),
-            is_crc_ok: u32_at(&page, 4) == crc32c::crc32c(&page[8..]),
+            level: inspected.level,
+            generation: fields.generation,
+            topic_id: fields.topic_id.to_string(),
+            number: fields.number,
+            first_lsn: fields.first_lsn.0,
+            first_offset: fields.first_offset.0,
+            epoch: fields.epoch.0,
+            nonce: fields.nonce,
+            partition: fields.partition,
+            key_id: inspected.key_id,
+            is_crc_ok: inspected.is_checksum_ok,
         };
         if !header.is_crc_ok {
             self.damaged(0, "header page: checksum differs");
@@ -149,28 +143,30 @@ impl SegmentFile {
     }
 
     fn read_footer(&mut self, file: &File) -> io::Result<()> {
-        let Some(at) = self.file_bytes.checked_sub(FOOTER_BYTES as u64) else { return Ok(()) };
-        let bytes = read_up_to(file, at, FOOTER_BYTES)?;
-        if bytes.len() < FOOTER_BYTES || !bytes.starts_with(FOOTER_MAGIC) {
+        let Some(at) = self.file_bytes.checked_sub(SEGMENT_FOOTER_SIZE as u64) else {
             return Ok(());
-        }
-        let nonce = self.header.as_ref().map_or(0, |header| header.nonce);
-        let mut footer = Footer {
-            index_entries: u32_at(&bytes, 8),
-            last_chain: u32_at(&bytes, 12),
-            last_lsn: u64_at(&bytes, 16),
-            next_offset: u64_at(&bytes, 24) as i64,
-            max_timestamp: u64_at(&bytes, 32) as i64,
-            frames_end: u64::from(u32_at(&bytes, 40)),
-            is_crc_ok: u32_at(&bytes, 4) == crc32c::crc32c_append(nonce, &bytes[8..]),
-            is_index_crc_ok: false,
         };
-        if !footer.is_crc_ok {
+        let bytes = read_up_to(file, at, SEGMENT_FOOTER_SIZE)?;
+        let nonce = self.header.as_ref().map_or(0, |header| header.nonce);
+        let Some((fields, is_crc_ok)) = SegmentFooter::inspect(&bytes, nonce) else {
+            return Ok(());
+        };
+        if !is_crc_ok {
             self.damaged(at, "footer: checksum differs");
         }
+        let mut footer = Footer {
+            index_entries: fields.index_entries,
+            last_chain: fields.last_chain,
+            last_lsn: fields.last_lsn.0,
+            next_offset: fields.next_offset.0,
+            max_timestamp: fields.max_timestamp,
+            frames_end: fields.frames_end,
+            is_crc_ok,
+            is_index_crc_ok: false,
+        };
         if let Some(index_bytes) = at.checked_sub(footer.frames_end) {
             let index = read_up_to(file, footer.frames_end, index_bytes as usize)?;
-            footer.is_index_crc_ok = crc32c::crc32c(&index) == u32_at(&bytes, 44);
+            footer.is_index_crc_ok = crc32c::crc32c(&index) == fields.index_crc;
         }
         if !footer.is_index_crc_ok {
             self.damaged(footer.frames_end, "index: checksum differs");
@@ -315,17 +311,4 @@ fn read_up_to(file: &File, position: u64, count: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
-}
-
-/// The caller has checked the length.
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes[at..at + N].try_into().expect("a slice of this length")
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array_at(bytes, at))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(array_at(bytes, at))
 }

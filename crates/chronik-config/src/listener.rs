@@ -27,8 +27,9 @@ section! {
         request_bytes_max: u64 = 100 * MIB, bytes(64 << 10, GIB);
 
         /// Bytes of requests that are received or being served, in the whole server, Kafka's
-        /// `queued.max.request.bytes`. At the limit sockets are not read until answers leave,
-        /// which clients see as a slow server. Lower it on machines with little memory; it cannot
+        /// `queued.max.request.bytes`: half of it for large requests on their way in, by their
+        /// announced size, half for those that wait for an answer. At the limit sockets are not
+        /// read until answers leave, which clients see as a slow server. Lower it on machines with little memory; it cannot
         /// be lower than `request_bytes_max`, or the largest request could never be received.
         queued_request_bytes_max: u64 = 256 * MIB, bytes(MIB, 1 << 40);
 

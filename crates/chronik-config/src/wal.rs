@@ -36,10 +36,6 @@ section! {
         /// break-even points lie between 128 KiB and 256 KiB.
         bypass_bytes: u64 = 256 << 10, bytes(4 << 10, GIB);
 
-        /// Bytes of one partition that wait for their segment before they are written there. One
-        /// write this large costs little more than a small one.
-        write_behind_bytes: u64 = 64 << 10, bytes(4 << 10, 64 * MIB);
-
         /// Longest time that bytes wait for their segment. It has no part in durability: the
         /// journal holds them already. A long wait keeps more of the tail budget occupied.
         write_behind_ms: u64 = 100, millis(1, 60_000);

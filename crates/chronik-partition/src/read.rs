@@ -99,10 +99,11 @@ impl Partition {
         &self,
         timestamp: i64,
     ) -> Result<Option<TimestampedOffset>, ReadError> {
-        let start = self.lock().log.lookup_start_for_time(timestamp)?;
-        let Some(start) = start else { return Ok(None) };
+        // The lock is free again before an index may have to be read.
+        let lookup = self.lock().log.lookup_start_for_time(timestamp);
+        let Some(lookup) = lookup else { return Ok(None) };
         self.find_record(
-            start,
+            lookup.start()?,
             |batch| batch.max_timestamp >= timestamp,
             |found| found.timestamp >= timestamp,
         )

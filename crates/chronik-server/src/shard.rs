@@ -5,7 +5,7 @@
 //! then fills response slots and writes what has become ready.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::TcpStream as StdTcpStream;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -137,6 +137,13 @@ pub(crate) struct Shard {
     /// Bytes waiting for the commit thread above which no socket is read: acks=0 has no other
     /// bound.
     lane_bytes_max: usize,
+    /// Bytes of large frames that are being received, and the most there may be before another
+    /// one starts. Reserved by announced size: what a client does not send in time is given back
+    /// with its connection.
+    frame_bytes: Cell<usize>,
+    frame_bytes_max: usize,
+    /// Connections that wait for memory for a frame of so many bytes, the longest wait first.
+    frame_queue: RefCell<VecDeque<(u64, usize)>>,
     /// Connections that stopped reading until requests are answered.
     is_throttled: Cell<bool>,
     fetch_deadlines: RefCell<BinaryHeap<FetchDeadline>>,
@@ -157,7 +164,8 @@ impl Shard {
         let shard_count = node.shards().len();
         let lane_bytes_max =
             usize::try_from(node.config.listener.queued_request_bytes_max).unwrap_or(usize::MAX);
-        let queued_bytes_max = lane_bytes_max / shard_count;
+        // Half for requests that wait for an answer, half for frames on their way in.
+        let queued_bytes_max = lane_bytes_max / 2 / shard_count;
         let shard = Rc::new(Self {
             id,
             node,
@@ -168,6 +176,9 @@ impl Shard {
             queued_bytes: Cell::new(0),
             queued_bytes_max,
             lane_bytes_max,
+            frame_bytes: Cell::new(0),
+            frame_bytes_max: queued_bytes_max,
+            frame_queue: RefCell::default(),
             is_throttled: Cell::new(false),
             fetch_deadlines: RefCell::default(),
             deadline_added: Notify::new(),
@@ -342,6 +353,31 @@ impl Shard {
             self.is_throttled.set(true);
         }
         may_read
+    }
+
+    /// Reserves memory for a frame that is being received; false if the connection has to wait
+    /// for [`Connection::grant_frame_memory`]. The last one granted may exceed the limit, or the
+    /// largest request could never be received.
+    pub(crate) fn reserve_frame(&self, connection: u64, bytes: usize) -> bool {
+        let has_room = self.frame_bytes.get() < self.frame_bytes_max;
+        if has_room {
+            self.frame_bytes.set(self.frame_bytes.get() + bytes);
+        } else {
+            self.frame_queue.borrow_mut().push_back((connection, bytes));
+        }
+        has_room
+    }
+
+    /// Gives back what [`Shard::reserve_frame`] reserved, to those who wait for it.
+    pub(crate) fn release_frame(&self, bytes: usize) {
+        self.frame_bytes.set(self.frame_bytes.get() - bytes);
+        while self.frame_bytes.get() < self.frame_bytes_max {
+            let next = self.frame_queue.borrow_mut().pop_front();
+            let Some((connection, bytes)) = next else { return };
+            if self.connection(connection).is_some_and(|it| it.grant_frame_memory(bytes)) {
+                self.frame_bytes.set(self.frame_bytes.get() + bytes);
+            }
+        }
     }
 
     /// Answers a parked fetch at `at` with whatever there is.

@@ -42,7 +42,11 @@ pub use log_state::StateSnapshot;
 pub use manager::{OpenedLog, WalConfig, WalManager};
 pub use partition_log::{
     Durability, LogConfig, LogIdentity, NewFrame, PartitionLog, ReadPlan, SealWork, SyncWork,
-    WriteBehind,
+    TimeLookup, WriteBehind,
 };
 pub use reader::{ReadMode, SegmentRange};
+pub use segment::{
+    InspectedHeader, SEGMENT_FOOTER_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_USED, SegmentFooter,
+    SegmentHeader,
+};
 pub use tail::TailBudget;

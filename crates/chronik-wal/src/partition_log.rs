@@ -294,6 +294,32 @@ impl std::fmt::Debug for PartitionLog {
     }
 }
 
+/// A place in a log found by time. Getting its offset may read the index of a sealed segment, so
+/// that is done without the partition's lock.
+#[derive(Debug)]
+pub struct TimeLookup {
+    segment: Arc<Segment>,
+    /// Known already for the open segment.
+    relative: Option<u64>,
+    timestamp: i64,
+    log_start_offset: Offset,
+}
+
+impl TimeLookup {
+    /// Offset from which to look: no earlier record can match. Blocks on a disk read.
+    ///
+    /// # Errors
+    /// A failed or damaged read of a sealed segment's index.
+    pub fn start(&self) -> Result<Offset, WalError> {
+        let relative = match self.relative {
+            Some(relative) => relative,
+            None => self.segment.sealed_index()?.relative_offset_of_time(self.timestamp),
+        };
+        let offset = self.segment.header.first_offset.plus(relative as i64);
+        Ok(offset.max(self.log_start_offset))
+    }
+}
+
 impl PartitionLog {
     pub(crate) fn new(context: LogContext, config: LogConfig, parts: LogParts) -> Self {
         let last = parts.next_lsn.previous();
@@ -1005,21 +1031,18 @@ impl PartitionLog {
         first_unwritten.map_or(state.end.position, |frame| frame.position)
     }
 
-    /// Offset from which to look for the first record with a timestamp of at least `timestamp`:
-    /// no earlier record can match. `None` when no record of the log can.
-    ///
-    /// # Errors
-    /// A failed read of a sealed segment's index.
-    pub fn lookup_start_for_time(&self, timestamp: i64) -> Result<Option<Offset>, WalError> {
-        let found = self.segments.iter().find(|state| state.end.max_timestamp >= timestamp);
-        let Some(state) = found else { return Ok(None) };
-        let relative = if state.is_sealed {
-            state.segment.sealed_index()?.relative_offset_of_time(timestamp)
-        } else {
-            state.index.relative_offset_of_time(timestamp)
-        };
-        let offset = state.segment.header.first_offset.plus(relative as i64);
-        Ok(Some(offset.max(self.log_start_offset)))
+    /// Where to look for the first record with a timestamp of at least `timestamp`; `None` when
+    /// no record of the log can match.
+    #[must_use]
+    pub fn lookup_start_for_time(&self, timestamp: i64) -> Option<TimeLookup> {
+        let state = self.segments.iter().find(|state| state.end.max_timestamp >= timestamp)?;
+        let relative = (!state.is_sealed).then(|| state.index.relative_offset_of_time(timestamp));
+        Some(TimeLookup {
+            segment: Arc::clone(&state.segment),
+            relative,
+            timestamp,
+            log_start_offset: self.log_start_offset,
+        })
     }
 
     /// The first offset of the segment that holds the log's largest timestamp; `None` for a log

@@ -35,8 +35,10 @@ use crate::offset_index::{IndexEntry, SparseIndex};
 
 /// Bytes of the header page; the first frame lies behind it.
 pub const SEGMENT_HEADER_SIZE: u64 = 4_096;
-const HEADER_USED: usize = 80;
-const FOOTER_SIZE: usize = 48;
+/// Bytes of the header page that carry fields.
+pub const SEGMENT_HEADER_USED: usize = 80;
+/// Bytes of the footer behind the index.
+pub const SEGMENT_FOOTER_SIZE: usize = 48;
 const LEVEL: u32 = 1;
 const MAGIC: [u8; 4] = *b"CHS1";
 const FOOTER_MAGIC: [u8; 4] = *b"CHF1";
@@ -83,39 +85,65 @@ impl SegmentHeader {
         page[64..68].copy_from_slice(&self.epoch.0.to_le_bytes());
         page[68..72].copy_from_slice(&self.nonce.to_le_bytes());
         page[72..76].copy_from_slice(&self.partition.to_le_bytes());
-        let crc = crc32c::crc32c(&page[8..HEADER_USED]);
+        let crc = crc32c::crc32c(&page[8..SEGMENT_HEADER_USED]);
         page[4..8].copy_from_slice(&crc.to_le_bytes());
         page
     }
 
     fn decode(page: &[u8]) -> Result<Self, DamageReason> {
-        let page = page.get(..HEADER_USED).ok_or(DamageReason::TooShort)?;
-        if page[..4] != MAGIC {
-            return Err(DamageReason::Magic);
+        if page.len() < SEGMENT_HEADER_USED {
+            return Err(DamageReason::TooShort);
         }
-        if read_u32(page, 4) != crc32c::crc32c(&page[8..HEADER_USED]) {
+        let inspected = Self::inspect(page).ok_or(DamageReason::Magic)?;
+        if !inspected.is_checksum_ok {
             return Err(DamageReason::HeaderChecksum);
         }
         // A key id other than 0 means encrypted frames, which this release cannot read.
-        if read_u32(page, 8) != LEVEL || read_u32(page, 76) != 0 {
+        if inspected.level != LEVEL || inspected.key_id != 0 {
             return Err(DamageReason::Magic);
         }
-        let header = Self {
-            topic_id: chronik_common::Uuid(page[24..40].try_into().expect("sixteen bytes")),
-            partition: read_u32(page, 72) as i32,
-            number: read_u64(page, 40),
-            first_lsn: Lsn(read_u64(page, 48)),
-            first_offset: Offset(read_u64(page, 56) as i64),
-            epoch: LeaderEpoch(read_u32(page, 64) as i32),
-            generation: read_u32(page, 12),
-            prev_chain: read_u32(page, 16),
-            nonce: read_u32(page, 68),
-        };
+        let header = inspected.header;
         if header.first_lsn == Lsn::ZERO || header.first_offset.0 < 0 {
             return Err(DamageReason::Inconsistent);
         }
         Ok(header)
     }
+
+    /// Decodes a header page without believing it, for tools that look at damaged files; `None`
+    /// if it is too short or begins differently.
+    #[must_use]
+    pub fn inspect(page: &[u8]) -> Option<InspectedHeader> {
+        let page = page.get(..SEGMENT_HEADER_USED).filter(|page| page.starts_with(&MAGIC))?;
+        Some(InspectedHeader {
+            header: Self {
+                topic_id: chronik_common::Uuid(page[24..40].try_into().expect("sixteen bytes")),
+                partition: read_u32(page, 72) as i32,
+                number: read_u64(page, 40),
+                first_lsn: Lsn(read_u64(page, 48)),
+                first_offset: Offset(read_u64(page, 56) as i64),
+                epoch: LeaderEpoch(read_u32(page, 64) as i32),
+                generation: read_u32(page, 12),
+                prev_chain: read_u32(page, 16),
+                nonce: read_u32(page, 68),
+            },
+            level: read_u32(page, 8),
+            key_id: read_u32(page, 76),
+            is_checksum_ok: read_u32(page, 4) == crc32c::crc32c(&page[8..]),
+        })
+    }
+}
+
+/// A header page as it lies on the disk, right or wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InspectedHeader {
+    /// The fields.
+    pub header: SegmentHeader,
+    /// Level of the format.
+    pub level: u32,
+    /// Key of encrypted frames; 0 for none.
+    pub key_id: u32,
+    /// True if the page's checksum is that of its fields.
+    pub is_checksum_ok: bool,
 }
 
 /// Where a segment's frames end.
@@ -160,13 +188,15 @@ pub struct SegmentFooter {
     pub max_timestamp: i64,
     /// Position behind the last frame, in bytes.
     pub frames_end: u64,
-    index_entries: u32,
-    index_crc: u32,
+    /// Entries of the index between the frames and the footer.
+    pub index_entries: u32,
+    /// CRC-32C of the index.
+    pub index_crc: u32,
 }
 
 impl SegmentFooter {
-    fn encode(&self, nonce: u32) -> [u8; FOOTER_SIZE] {
-        let mut bytes = [0; FOOTER_SIZE];
+    fn encode(&self, nonce: u32) -> [u8; SEGMENT_FOOTER_SIZE] {
+        let mut bytes = [0; SEGMENT_FOOTER_SIZE];
         bytes[..4].copy_from_slice(&FOOTER_MAGIC);
         bytes[8..12].copy_from_slice(&self.index_entries.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.last_chain.to_le_bytes());
@@ -194,14 +224,23 @@ impl SegmentFooter {
     }
 
     fn decode(bytes: &[u8], nonce: u32) -> Result<Self, DamageReason> {
-        let bytes = bytes.get(..FOOTER_SIZE).ok_or(DamageReason::TooShort)?;
-        if bytes[..4] != FOOTER_MAGIC {
-            return Err(DamageReason::Magic);
+        if bytes.len() < SEGMENT_FOOTER_SIZE {
+            return Err(DamageReason::TooShort);
         }
-        if read_u32(bytes, 4) != crc32c::crc32c_append(nonce, &bytes[8..]) {
-            return Err(DamageReason::HeaderChecksum);
+        match Self::inspect(bytes, nonce) {
+            Some((footer, true)) => Ok(footer),
+            Some((_, false)) => Err(DamageReason::HeaderChecksum),
+            None => Err(DamageReason::Magic),
         }
-        Ok(Self {
+    }
+
+    /// Decodes a footer without believing it; the flag is true if its checksum is right. `None`
+    /// if the bytes are too short or begin differently. `nonce` is the segment's.
+    #[must_use]
+    pub fn inspect(bytes: &[u8], nonce: u32) -> Option<(Self, bool)> {
+        let bytes =
+            bytes.get(..SEGMENT_FOOTER_SIZE).filter(|bytes| bytes.starts_with(&FOOTER_MAGIC))?;
+        let footer = Self {
             index_entries: read_u32(bytes, 8),
             last_chain: read_u32(bytes, 12),
             last_lsn: Lsn(read_u64(bytes, 16)),
@@ -209,7 +248,8 @@ impl SegmentFooter {
             max_timestamp: read_u64(bytes, 32) as i64,
             frames_end: u64::from(read_u32(bytes, 40)),
             index_crc: read_u32(bytes, 44),
-        })
+        };
+        Some((footer, read_u32(bytes, 4) == crc32c::crc32c_append(nonce, &bytes[8..])))
     }
 }
 
@@ -270,7 +310,7 @@ impl Segment {
     /// A failed disk call, or [`WalError::Damaged`].
     pub fn open(disk: Arc<dyn Disk>, path: PathBuf, allocation_max: u64) -> Result<Self, WalError> {
         let file = disk.open(&path, OpenMode::ReadWrite)?;
-        let mut page = [0; HEADER_USED];
+        let mut page = [0; SEGMENT_HEADER_USED];
         let read = file.read_at(0, &mut page)?;
         let header = SegmentHeader::decode(&page[..read]).map_err(|reason| WalError::Damaged {
             file: path.display().to_string(),
@@ -482,8 +522,8 @@ impl Segment {
             position,
             reason,
         };
-        let footer_at = length.saturating_sub(FOOTER_SIZE as u64);
-        let mut bytes = [0; FOOTER_SIZE];
+        let footer_at = length.saturating_sub(SEGMENT_FOOTER_SIZE as u64);
+        let mut bytes = [0; SEGMENT_FOOTER_SIZE];
         let read = file.read_at(footer_at, &mut bytes)?;
         let footer = SegmentFooter::decode(&bytes[..read], self.header.nonce)
             .map_err(|reason| damaged(footer_at, reason))?;

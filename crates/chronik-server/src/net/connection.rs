@@ -52,6 +52,17 @@ pub(crate) enum Slot {
     Encoded(OutputBuffer),
 }
 
+/// Share of a connection in the memory for frames that are being received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum FrameMemory {
+    /// Nothing is being received, or a frame that fits into a fresh receive buffer.
+    None,
+    /// The rest of the frame is not read before memory is free.
+    Waiting,
+    /// Bytes that are reserved.
+    Reserved(usize),
+}
+
 /// What a client said about itself in ApiVersions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientSoftware {
@@ -82,6 +93,8 @@ pub(crate) struct Connection {
     last_activity: Cell<MonotonicMs>,
     /// When the first byte of an incomplete frame arrived.
     frame_started: Cell<Option<MonotonicMs>>,
+    /// Memory for a large frame that is being received.
+    frame_memory: Cell<FrameMemory>,
     pub(crate) software: RefCell<ClientSoftware>,
 }
 
@@ -108,6 +121,7 @@ impl Connection {
             is_stalled: Cell::new(false),
             last_activity: Cell::new(now),
             frame_started: Cell::new(None),
+            frame_memory: Cell::new(FrameMemory::None),
             software: RefCell::default(),
         }
     }
@@ -126,6 +140,34 @@ impl Connection {
     /// Makes the task look at the connection again.
     pub(crate) fn nudge(&self) {
         self.wake.notify_one();
+    }
+
+    /// Gives the connection the memory it waits for; false if it does not wait any more.
+    pub(crate) fn grant_frame_memory(&self, bytes: usize) -> bool {
+        let is_waiting = self.frame_memory.get() == FrameMemory::Waiting;
+        if is_waiting {
+            self.frame_memory.set(FrameMemory::Reserved(bytes));
+            self.nudge();
+        }
+        is_waiting
+    }
+
+    /// Asks for memory for the frame that is being received, `bytes` long.
+    fn reserve_frame_memory(&self, shard: &Shard, bytes: usize) {
+        if bytes > RECEIVE_BUFFER_BYTES && self.frame_memory.get() == FrameMemory::None {
+            self.frame_memory.set(if shard.reserve_frame(self.id, bytes) {
+                FrameMemory::Reserved(bytes)
+            } else {
+                FrameMemory::Waiting
+            });
+        }
+    }
+
+    /// The frame is complete, or never will be.
+    fn release_frame_memory(&self, shard: &Shard) {
+        if let FrameMemory::Reserved(bytes) = self.frame_memory.replace(FrameMemory::None) {
+            shard.release_frame(bytes);
+        }
     }
 
     /// Number of the request whose slot is pushed next.
@@ -377,6 +419,7 @@ impl Connection {
     /// True if more requests may be read: answers are taken and memory is left.
     fn may_read(&self, shard: &Shard) -> bool {
         self.slots.borrow().len() < SLOTS_MAX
+            && self.frame_memory.get() != FrameMemory::Waiting
             && !self.is_full(shard)
             && shard.may_read()
             && !shard.node.is_draining()
@@ -418,6 +461,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, connection: Rc<Connection>) {
             Slot::Working | Slot::Encoded(_) => {}
         }
     }
+    connection.release_frame_memory(&shard);
     shard.remove(connection.id);
 }
 
@@ -483,10 +527,14 @@ impl Receiver {
                     self.buffer.advance(FRAME_PREFIX_BYTES);
                     self.note_frame_size(payload);
                     let frame = self.buffer.split_to(payload);
+                    connection.release_frame_memory(shard);
                     result = api::handle(shard, connection, frame);
                     handled += 1;
                 }
-                Ok(FrameSplit::NeedMore { .. }) => is_partial = true,
+                Ok(FrameSplit::NeedMore { total }) => {
+                    is_partial = true;
+                    connection.reserve_frame_memory(shard, total);
+                }
                 Err(error) => result = Err(CloseReason::Frame(error)),
             }
         }
