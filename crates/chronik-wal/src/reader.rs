@@ -60,8 +60,9 @@ impl SegmentRange {
             if !collected.bodies.is_empty() || collected.is_finished {
                 return Ok(Some(collected.bodies));
             }
-            // The log says that the wanted batch is in this file.
-            if collected.next_position >= self.end_position {
+            // The log says that the wanted batch is in this file, whole.
+            let next_end = collected.next_position.saturating_add(collected.next_size as u64);
+            if next_end > self.end_position {
                 return Err(damaged(&self.segment, collected.next_position, DamageReason::Chain));
             }
             // The wanted batch lies behind this chunk, or does not fit into it.
@@ -153,6 +154,7 @@ impl SegmentRange {
                 collected.bodies.push(chunk.slice(body_at..body_end));
             }
             *previous = Some(header);
+            collected.next_size = FRAME_HEADER_SIZE;
             at = body_end;
         }
     }
