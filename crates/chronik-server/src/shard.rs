@@ -242,9 +242,10 @@ impl Shard {
         };
         let id = self.next_connection.get();
         self.next_connection.set(id + 1);
-        let connection = Rc::new(Connection::new(id, stream, permit, self.now()));
+        let (reader, writer) = stream.into_split();
+        let connection = Rc::new(Connection::new(id, writer, permit, self.now()));
         self.connections.borrow_mut().insert(id, Rc::clone(&connection));
-        tokio::task::spawn_local(serve(Rc::clone(self), connection));
+        tokio::task::spawn_local(serve(Rc::clone(self), connection, reader));
     }
 
     /// Forgets a connection that is closed.

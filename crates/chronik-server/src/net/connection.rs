@@ -19,7 +19,8 @@ use bytes::{Buf, BytesMut};
 use chronik_common::MonotonicMs;
 use chronik_partition::{Completion, Token};
 use chronik_protocol::{FRAME_PREFIX_BYTES, FrameSplit, OutputBuffer, split_frame};
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
@@ -73,7 +74,7 @@ pub(crate) struct ClientSoftware {
 /// One connection, owned by its shard.
 pub(crate) struct Connection {
     pub(crate) id: u64,
-    stream: TcpStream,
+    socket: OwnedWriteHalf,
     permit: ConnectionPermit,
     slots: RefCell<VecDeque<Slot>>,
     /// Number of the request in the front slot.
@@ -101,13 +102,13 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(
         id: u64,
-        stream: TcpStream,
+        socket: OwnedWriteHalf,
         permit: ConnectionPermit,
         now: MonotonicMs,
     ) -> Self {
         Self {
             id,
-            stream,
+            socket,
             permit,
             slots: RefCell::default(),
             front_request: Cell::new(0),
@@ -342,7 +343,7 @@ impl Connection {
         while !out.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let used = out.fill_io_slices(&mut slices);
-            match self.stream.try_write_vectored(&slices[..used]) {
+            match self.socket.try_write_vectored(&slices[..used]) {
                 Ok(count) => {
                     out.advance(count);
                     self.last_activity.set(shard.now());
@@ -427,19 +428,19 @@ impl Connection {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve(shard: Rc<Shard>, connection: Rc<Connection>) {
-    let mut receiver =
-        Receiver { buffer: BytesMut::with_capacity(RECEIVE_BUFFER_BYTES), frame_bytes_expected: 0 };
+pub(crate) async fn serve(shard: Rc<Shard>, connection: Rc<Connection>, socket: OwnedReadHalf) {
+    let buffer = BytesMut::with_capacity(RECEIVE_BUFFER_BYTES);
+    let mut receiver = Receiver { socket, buffer, frame_bytes_expected: 0 };
     while !connection.is_closing.get() {
         let may_read = connection.may_read(&shard);
         let wants_write = connection.wants_write.get();
         tokio::select! {
-            ready = connection.stream.readable(), if may_read => {
-                if ready.is_err() || !receiver.turn(&shard, &connection) {
+            read = receiver.read(), if may_read => {
+                if !receiver.turn(read, &shard, &connection) {
                     break;
                 }
             }
-            ready = connection.stream.writable(), if wants_write => {
+            ready = connection.socket.writable(), if wants_write => {
                 if ready.is_err() {
                     break;
                 }
@@ -467,21 +468,31 @@ pub(crate) async fn serve(shard: Rc<Shard>, connection: Rc<Connection>) {
 
 /// The receiving half of a connection.
 struct Receiver {
+    socket: OwnedReadHalf,
     buffer: BytesMut,
     /// Size of the frames this client sends: space for one is kept ready.
     frame_bytes_expected: usize,
 }
 
 impl Receiver {
-    /// Reads what there is, handles every complete request, writes what is ready. `false` ends
-    /// the connection.
-    fn turn(&mut self, shard: &Rc<Shard>, connection: &Rc<Connection>) -> bool {
+    /// Waits for bytes and reads what there is. Cancelled, it has read nothing.
+    async fn read(&mut self) -> io::Result<usize> {
+        self.make_room();
+        // Unlike `try_read_buf` this knows after a short read that the socket is empty.
+        self.socket.read_buf(&mut self.buffer).await
+    }
+
+    /// Handles every complete request, reads on while there is more, writes what is ready.
+    /// `read` is the first read of the turn. `false` ends the connection.
+    fn turn(
+        &mut self,
+        mut read: io::Result<usize>,
+        shard: &Rc<Shard>,
+        connection: &Rc<Connection>,
+    ) -> bool {
         let mut turn_bytes = 0;
         loop {
-            if self.buffer.capacity() - self.buffer.len() < READ_BYTES_MIN {
-                self.grow();
-            }
-            match connection.stream.try_read_buf(&mut self.buffer) {
+            match read {
                 Ok(0) => return false,
                 Ok(count) => {
                     turn_bytes += count;
@@ -500,6 +511,14 @@ impl Receiver {
                     return false;
                 }
             }
+            self.make_room();
+            read = self.socket.try_read_buf(&mut self.buffer);
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.buffer.capacity() - self.buffer.len() < READ_BYTES_MIN {
+            self.grow();
         }
     }
 
