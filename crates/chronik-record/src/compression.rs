@@ -250,22 +250,26 @@ fn compress_gzip(input: &[u8]) -> Vec<u8> {
 
 fn decompress_gzip(input: &[u8], mut output: Output) -> Result<Output, Failure> {
     let mut decoder = flate2::bufread::MultiGzDecoder::new(input);
+    let mut produced = 0;
     loop {
-        let produced = output.bytes.len();
-        let step = output.next_step();
-        if step == 0 {
-            // One byte more tells an output that fits exactly from one that does not.
-            return match decoder.read(&mut [0]) {
-                Ok(0) => Ok(output),
-                Ok(_) => Err(Failure::OutputBeyondLimit),
-                Err(_) => Err(Failure::Undecodable),
-            };
+        // Only when there is no space left: a read may give a single byte, over and over.
+        if produced == output.bytes.len() {
+            let step = output.next_step();
+            if step == 0 {
+                // One byte more tells an output that fits exactly from one that does not.
+                return match decoder.read(&mut [0]) {
+                    Ok(0) => Ok(output),
+                    Ok(_) => Err(Failure::OutputBeyondLimit),
+                    Err(_) => Err(Failure::Undecodable),
+                };
+            }
+            output.extend_zeroed(step);
         }
-        output.extend_zeroed(step);
-        let count =
-            decoder.read(&mut output.bytes[produced..]).map_err(|_| Failure::Undecodable)?;
-        output.bytes.truncate(produced + count);
+        let space = &mut output.bytes[produced..];
+        let count = decoder.read(space).map_err(|_| Failure::Undecodable)?;
+        produced += count;
         if count == 0 {
+            output.bytes.truncate(produced);
             return Ok(output);
         }
     }

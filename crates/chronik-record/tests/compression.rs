@@ -1,6 +1,7 @@
 //! Blocks that other writers produce, blocks that are damaged, and blocks that are bombs.
 
 use std::io::Write;
+use std::time::Instant;
 
 use chronik_record::compression::{compress, decompress};
 use chronik_record::{Codec, CompressionError, DecompressionLimits};
@@ -64,6 +65,27 @@ fn bombs_of_every_codec_cost_one_error() {
     let limit = DecompressionLimits::RATIO_FREE_BYTES;
     let error = CompressionError::OutputBeyondLimit { codec: Codec::Zstd, limit };
     assert_eq!(decompress(Codec::Zstd, &bomb, limits), Err(error), "{} bytes", bomb.len());
+}
+
+#[test]
+fn pieces_of_one_byte_behind_a_large_one_cost_what_they_cost_alone() {
+    const PIECES: usize = 4_000;
+    let limits = DecompressionLimits::output_bytes(32 << 20);
+    for codec in COMPRESSED {
+        let large = compress(codec, &prose(8 << 20));
+        let pieces = compress(codec, b"x").repeat(PIECES);
+        let together = [&large[..], &pieces].concat();
+        let time = |input: &[u8], size: usize| {
+            let started = Instant::now();
+            assert_eq!(decompress(codec, input, limits).map(|output| output.len()), Ok(size));
+            started.elapsed()
+        };
+        let alone = time(&large, 8 << 20) + time(&pieces, PIECES);
+        let joined = time(&together, (8 << 20) + PIECES);
+        // Clearing what lies behind the large piece for each small one would be a few hundred
+        // times as much.
+        assert!(joined < alone * 20, "{codec}: {joined:?}, apart {alone:?}");
+    }
 }
 
 #[test]
