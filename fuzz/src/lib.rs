@@ -50,6 +50,7 @@ pub static TARGETS: &[Target] = &[
     targets::decompression::LZ4,
     targets::decompression::ZSTD,
     targets::config_file::TARGET,
+    targets::wal_recovery::TARGET,
 ];
 
 /// A target with a bug in it, which the fuzzer has to find: the test of the whole arrangement.

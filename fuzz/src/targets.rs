@@ -8,3 +8,4 @@ pub(crate) mod legacy_message_set;
 pub(crate) mod planted_bug;
 pub(crate) mod record_iterator;
 pub(crate) mod request;
+pub(crate) mod wal_recovery;
