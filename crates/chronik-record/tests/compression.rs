@@ -68,6 +68,7 @@ fn bombs_of_every_codec_cost_one_error() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "compares how long two calls take")]
 fn pieces_of_one_byte_behind_a_large_one_cost_what_they_cost_alone() {
     const PIECES: usize = 4_000;
     let limits = DecompressionLimits::output_bytes(32 << 20);
