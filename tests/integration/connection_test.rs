@@ -402,6 +402,19 @@ fn is_served(stream: &TcpStream) -> bool {
 }
 
 #[test]
+fn connections_beyond_the_rate_wait_for_the_next_second_and_are_served_then() {
+    const RATE: usize = 20;
+    let server = test_server!().set("listener.connection_creation_rate_max=20").start();
+    let started = Instant::now();
+    let streams: Vec<TcpStream> =
+        (0..=RATE).map(|_| TcpStream::connect(server.kafka()).expect("accepted")).collect();
+    assert!(streams.iter().all(is_served));
+    // A second begins with its first connection.
+    assert!(started.elapsed() >= Duration::from_secs(1), "the last one had to wait");
+    assert_eq!(server.metrics().value("chronik_connections_refused_total"), 0.0);
+}
+
+#[test]
 fn connections_beyond_the_limit_per_address_and_in_all_are_refused() {
     let server = test_server!()
         .set("listener.connections_max=4")

@@ -135,6 +135,11 @@ pub(crate) const VIEWS: &[(&str, ConfigType, View)] = &[
     ("log.retention.ms", ConfigType::Long, View::Topic("retention.ms")),
     ("log.roll.ms", ConfigType::Long, View::Topic("segment.ms")),
     ("log.segment.bytes", ConfigType::Int, View::Topic("segment.bytes")),
+    (
+        "max.connection.creation.rate",
+        ConfigType::Int,
+        View::Key("listener.connection_creation_rate_max"),
+    ),
     ("max.connections", ConfigType::Int, View::Key("listener.connections_max")),
     (
         "max.connections.per.ip",

@@ -43,6 +43,12 @@ section! {
         /// makes many clients look like one.
         connections_per_ip_max: Option<u32> = None, Maybe(number(1, 1_000_000));
 
+        /// New connections per second, Kafka's `max.connection.creation.rate`. More wait in the
+        /// kernel's queue until the next second. A client that reconnects in a loop, or all
+        /// clients at once after an outage, then cannot keep the server from serving those that
+        /// are connected. Too low a value makes such a return slow.
+        connection_creation_rate_max: u32 = 2_000, number(1, 1_000_000);
+
         /// A connection without traffic for this long is closed, Kafka's
         /// `connections.max.idle.ms`. Clients reconnect by themselves; a value below their
         /// polling interval only makes them reconnect all the time.

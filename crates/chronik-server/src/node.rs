@@ -26,7 +26,7 @@ use crate::api::fetch_session::FetchSessions;
 use crate::data_directory::{self, DirectoryLock, Identity};
 use crate::metadata::{METADATA_ORIGIN, Metadata, ProposeError};
 use crate::metrics::{self, RequestCounters, ServerMetrics};
-use crate::net::listener::{self, ConnectionLimits};
+use crate::net::listener::{self, AcceptPace, ConnectionLimits};
 use crate::producer_ids::ProducerIds;
 use crate::shard::{Shard, ShardHandle, post_to_owners};
 use crate::startup_error::StartError;
@@ -63,6 +63,7 @@ pub(crate) struct Node {
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) connection_limits: Arc<ConnectionLimits>,
+    pub(crate) accept_pace: AcceptPace,
     pub(crate) metrics: ServerMetrics,
     pub(crate) request_counters: RequestCounters,
     pub(crate) liveness: Liveness,
@@ -363,6 +364,7 @@ impl RunningNode {
         let metrics = ServerMetrics::register(&metric_registry);
         let node = Arc::new(Node {
             fetch_sessions: FetchSessions::new(limits.fetch_sessions_max as usize, Box::new(OsRng)),
+            accept_pace: AcceptPace::new(limits.connection_creation_rate_max),
             connection_limits: ConnectionLimits::new(
                 limits.connections_max as usize,
                 limits.connections_from_one_ip() as usize,

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use chronik_common::MonotonicMs;
 use chronik_config::Bind;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -16,7 +18,7 @@ use crate::startup_error::StartError;
 /// Connections the kernel queues before we accept them.
 const BACKLOG: i32 = 1_024;
 /// Wait after an accept that failed for want of descriptors.
-const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Counts connections in all and per address.
 #[derive(Debug)]
@@ -73,6 +75,34 @@ impl Drop for ConnectionPermit {
                 open.1.remove(&self.ip);
             }
         }
+    }
+}
+
+/// Spreads accepting over time.
+#[derive(Debug)]
+pub(crate) struct AcceptPace {
+    per_second_max: u32,
+    /// Begin of the current second, and connections accepted in it.
+    window: Mutex<(MonotonicMs, u32)>,
+}
+
+impl AcceptPace {
+    /// At most `per_second_max` connections in a second, which begins with its first one.
+    pub(crate) fn new(per_second_max: u32) -> Self {
+        Self { per_second_max, window: Mutex::new((MonotonicMs(0), 0)) }
+    }
+
+    /// Takes a place in the current second, or tells how long it still lasts.
+    fn take(&self, now: MonotonicMs) -> Result<(), Duration> {
+        let mut window = self.window.lock().expect("no holder of the window panics");
+        let age = now.since(window.0);
+        if window.1 == 0 || age >= Duration::from_secs(1) {
+            *window = (now, 0);
+        } else if window.1 >= self.per_second_max {
+            return Err(Duration::from_secs(1) - age);
+        }
+        window.1 += 1;
+        Ok(())
     }
 }
 
@@ -146,6 +176,9 @@ pub(crate) async fn accept(listener: TcpListener, node: Arc<Node>) {
                 continue;
             }
         };
+        while let Err(wait) = node.accept_pace.take(node.clock.monotonic()) {
+            tokio::time::sleep(wait).await;
+        }
         let Some(permit) = node.connection_limits.admit(peer.ip()) else {
             node.metrics.connections_refused.increment(0, 1);
             continue;
@@ -155,5 +188,21 @@ pub(crate) async fn accept(listener: TcpListener, node: Arc<Node>) {
             Ok(stream) => node.next_shard().post_connection(stream, permit),
             Err(error) => debug!(%error, %peer, "a connection ended before it was served"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_takes_its_limit_of_connections_and_one_more_waits_for_the_next() {
+        let pace = AcceptPace::new(3);
+        for _ in 0..3 {
+            assert_eq!(pace.take(MonotonicMs(5_000)), Ok(()));
+        }
+        assert_eq!(pace.take(MonotonicMs(5_400)), Err(Duration::from_millis(600)));
+        assert_eq!(pace.take(MonotonicMs(5_999)), Err(Duration::from_millis(1)));
+        assert_eq!(pace.take(MonotonicMs(6_000)), Ok(()));
     }
 }
