@@ -37,22 +37,40 @@ pub struct Completion {
 pub(crate) struct AckQueue {
     /// (first offset behind the batch, who waits), ascending.
     waiting: VecDeque<(Offset, Token)>,
+    /// Everything up to here was completed; never goes back.
+    completed_to: Offset,
 }
 
 impl AckQueue {
     /// Registers a waiter. Fresh appends come in order; a duplicate's original may lie before
     /// batches that wait already.
     pub(crate) fn push(&mut self, end_offset: Offset, token: Token) {
+        assert!(
+            end_offset > self.completed_to,
+            "a wait for {end_offset:?}, which {:?} passed, would never end",
+            self.completed_to
+        );
         if self.waiting.back().is_none_or(|(last, _)| *last <= end_offset) {
             self.waiting.push_back((end_offset, token));
         } else {
             let at = self.waiting.partition_point(|(other, _)| *other <= end_offset);
             self.waiting.insert(at, (end_offset, token));
         }
+        debug_assert!(
+            self.waiting.iter().is_sorted_by_key(|(end_offset, _)| *end_offset),
+            "a completion pops a prefix: {:?}",
+            self.waiting
+        );
     }
 
     /// Completes everything that ends at or below `reached`.
     pub(crate) fn complete_up_to(&mut self, reached: Offset, completed: &mut Vec<Completion>) {
+        assert!(
+            reached >= self.completed_to,
+            "what was acknowledged up to {:?} is taken back to {reached:?}",
+            self.completed_to
+        );
+        self.completed_to = reached;
         while self.waiting.front().is_some_and(|(end_offset, _)| *end_offset <= reached) {
             let (_, token) = self.waiting.pop_front().expect("just seen");
             completed.push(Completion { token, result: Ok(()) });

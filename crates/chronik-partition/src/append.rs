@@ -3,11 +3,12 @@
 use bytes::BytesMut;
 use chronik_common::{Offset, WallMs};
 use chronik_record::{
-    BatchHeader, TimestampType, clear_log_append_time, crc, recompress, set_base_offset,
-    set_log_append_time, set_max_timestamp, set_partition_leader_epoch, validate_batch,
+    BatchError, BatchHeader, TimestampType, clear_log_append_time, crc, recompress,
+    set_base_offset, set_log_append_time, set_max_timestamp, set_partition_leader_epoch,
+    validate_batch,
 };
 use chronik_wal::NewFrame;
-use chronik_wal::frame::FrameKind;
+use chronik_wal::frame::{FRAME_BODY_BYTES_MAX, FrameKind};
 
 use crate::acks::Token;
 use crate::error::AppendError;
@@ -110,6 +111,13 @@ impl<'a> PreparedBatch<'a> {
             header = BatchHeader::parse(&bytes)?;
             source = BatchSource::Owned(bytes);
         }
+        // Recompression may have made it larger than what a restart would read.
+        let size = source.bytes().len();
+        if size > FRAME_BODY_BYTES_MAX {
+            let limit = FRAME_BODY_BYTES_MAX;
+            return Err(AppendError::Batch(BatchError::LargerThanSegment { size, limit }));
+        }
+        assert_eq!(size, header.size(), "a batch is as long as its header says");
         Ok(Self { source, header, log_append_time })
     }
 
@@ -210,6 +218,11 @@ impl Partition {
         set_partition_leader_epoch(&mut body, epoch);
         let header = BatchHeader { base_offset, partition_leader_epoch: epoch, ..batch.header };
         let body = body.freeze();
+        debug_assert_eq!(
+            BatchHeader::parse(&body).as_ref(),
+            Ok(&header),
+            "the stored bytes are those of the header that was judged"
+        );
         let frame = state.log.append(NewFrame {
             kind: FrameKind::Data,
             flags: frame_flags(&header),
@@ -223,7 +236,12 @@ impl Partition {
         });
         let frame = frame.map_err(|_| AppendError::StorageUnavailable)?;
         assert_eq!(frame.base_offset, base_offset, "the log appends where it said it would");
-        state.producers.note(&header, now.0);
+        assert_eq!(
+            frame.next_offset(),
+            header.next_offset(),
+            "the log gives a batch as many offsets as its header claims"
+        );
+        state.producers.note_appended(&header, now.0);
         self.publish(state);
         Ok((base_offset, frame.next_offset()))
     }
@@ -246,6 +264,11 @@ fn wait(state: &mut PartitionState, class: AckClass, end_offset: Offset, token: 
         AckClass::Flushed => (state.log.flushed_offset(), &mut state.waiting_for_flush),
         AckClass::Committed => (state.replication.high_watermark(), &mut state.waiting_for_commit),
     };
+    let log_end_offset = state.log.log_end_offset();
+    assert!(
+        end_offset <= log_end_offset,
+        "a wait for {end_offset:?} in a log that ends at {log_end_offset:?}"
+    );
     let must_wait = end_offset > reached;
     if must_wait {
         queue.push(end_offset, token);

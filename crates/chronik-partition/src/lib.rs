@@ -14,6 +14,7 @@
 mod acks;
 mod append;
 mod error;
+mod invariants;
 mod partition;
 mod producer_state;
 mod read;

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use crate::acks::{AckQueue, Completion, FetchQueue, Token};
 use crate::error::AckError;
+use crate::invariants::{Watermarks, check_trim};
 use crate::producer_state::ProducerState;
 use crate::replication::{Replication, SoleReplica};
 use crate::topic_settings::TopicSettings;
@@ -97,7 +98,7 @@ impl Partition {
         let mut producers = ProducerState::default();
         let mut snapshot_at = (Lsn::ZERO, Offset::ZERO);
         if let Some(snapshot) = snapshot {
-            match ProducerState::decode(&snapshot.state) {
+            match ProducerState::decode(&snapshot.state, Offset(snapshot.next_offset)) {
                 Some(state) => {
                     producers = state;
                     snapshot_at = (snapshot.at(), Offset(snapshot.next_offset));
@@ -111,6 +112,12 @@ impl Partition {
             if frame.kind == FrameKind::Data
                 && let Ok(batch) = BatchHeader::parse(body)
             {
+                // The frame is chained to the one before; the batch in it only repeats it.
+                let batch = BatchHeader {
+                    base_offset: frame.base_offset,
+                    last_offset_delta: frame.last_offset_delta,
+                    ..batch
+                };
                 producers.note(&batch, frame.append_time_ms);
             }
         });
@@ -123,6 +130,11 @@ impl Partition {
             }
             Err(failure) => return Err(failure),
         }
+        assert!(
+            replayed < log.next_lsn(),
+            "producers are known up to {replayed:?} of a log that goes on at {:?}",
+            log.next_lsn()
+        );
         let leader_epoch = leader_epoch.max(log.epochs().last_epoch().unwrap_or(LeaderEpoch(0)));
         let state = PartitionState {
             leader_epoch,
@@ -226,15 +238,17 @@ impl Partition {
 
     /// Publishes the numbers; called with the lock held after every change.
     pub(crate) fn publish(&self, state: &PartitionState) {
-        let (start, end) = (state.log.log_start_offset(), state.log.log_end_offset());
-        let high_watermark = state.replication.high_watermark();
-        assert!(
-            start <= end && high_watermark <= end,
-            "log start {start}, high watermark {high_watermark}, log end {end} must be in order"
-        );
-        self.log_start_offset.store(start.0, Ordering::Release);
-        self.high_watermark.store(high_watermark.0, Ordering::Release);
-        self.log_end_offset.store(end.0, Ordering::Release);
+        let numbers = Watermarks {
+            log_start_offset: state.log.log_start_offset(),
+            high_watermark: state.replication.high_watermark(),
+            flushed_offset: state.log.flushed_offset(),
+            log_end_offset: state.log.log_end_offset(),
+        };
+        numbers.check();
+        numbers.check_follows(self.log_start_offset(), self.high_watermark());
+        self.log_start_offset.store(numbers.log_start_offset.0, Ordering::Release);
+        self.high_watermark.store(numbers.high_watermark.0, Ordering::Release);
+        self.log_end_offset.store(numbers.log_end_offset.0, Ordering::Release);
     }
 
     /// Hands this turn's frames to the disk; completions come back to shard `origin`. On `os`
@@ -287,6 +301,7 @@ impl Partition {
             && state.log.flushed_lsn() >= lsn
         {
             state.pending_log_start = None;
+            check_trim(offset, high_watermark, state.snapshot_at);
             state.log.trim_to(offset);
         }
         self.publish(state);
@@ -357,6 +372,12 @@ impl LogAccess for Partition {
     fn snapshot_stored(&self, at: Lsn) {
         let mut state = self.lock();
         if let Some(taken) = state.snapshot_taken.take_if(|(lsn, _)| *lsn == at) {
+            assert!(
+                taken > state.snapshot_at && taken.1 <= state.replication.high_watermark(),
+                "the snapshot at {taken:?} is stored behind {:?}, high watermark {:?}",
+                state.snapshot_at,
+                state.replication.high_watermark()
+            );
             state.snapshot_at = taken;
         }
     }

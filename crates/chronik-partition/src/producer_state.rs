@@ -99,15 +99,39 @@ impl ProducerState {
             });
         }
         let last = producer.batches.back().map_or(-1, |known| known.last_sequence);
-        let next = if last == i32::MAX { 0 } else { last + 1 };
-        if batch.base_sequence == next || producer.batches.is_empty() {
+        if follows(last, batch.base_sequence) || producer.batches.is_empty() {
             Ok(ProducerVerdict::Append)
         } else {
             Err(ProducerError::OutOfOrder { asked: batch.base_sequence, last })
         }
     }
 
-    /// Notes a batch that is now in the log at its base offset.
+    /// Notes a batch that [`ProducerState::check`] let into the log.
+    pub(crate) fn note_appended(&mut self, batch: &BatchHeader, append_ms: i64) {
+        if let Some(producer) =
+            self.producers.get(&batch.producer_id).filter(|_| batch.has_producer())
+        {
+            assert!(
+                producer.epoch <= batch.producer_epoch,
+                "an append of {} goes back from producer epoch {}: {batch:?}",
+                batch.producer_id,
+                producer.epoch
+            );
+            let last = producer.batches.back();
+            assert!(
+                last.is_none_or(|last| last.end_offset <= batch.base_offset),
+                "{batch:?} lies before the producer's last batch, {last:?}"
+            );
+            assert!(
+                producer.epoch < batch.producer_epoch
+                    || last.is_none_or(|last| follows(last.last_sequence, batch.base_sequence)),
+                "{batch:?} leaves out sequences behind {last:?}"
+            );
+        }
+        self.note(batch, append_ms);
+    }
+
+    /// Notes a batch that is in the log at its base offset.
     pub(crate) fn note(&mut self, batch: &BatchHeader, append_ms: i64) {
         // Control batches never touch sequences.
         if !batch.has_producer() || batch.attributes.is_control() {
@@ -132,6 +156,12 @@ impl ProducerState {
             end_offset: batch.next_offset(),
             timestamp: batch.max_timestamp,
         });
+        assert!(
+            producer.batches.len() <= BATCHES_MAX,
+            "{} batches of {} are remembered",
+            producer.batches.len(),
+            batch.producer_id
+        );
         producer.last_append_ms = append_ms;
     }
 
@@ -161,8 +191,9 @@ impl ProducerState {
         StoredProducers { producers: producers.collect() }.encode_to_vec()
     }
 
-    /// The state from [`ProducerState::encode`]; `None` if the bytes are not one.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// The state of a log that ends at `end`, from [`ProducerState::encode`]; `None` if the bytes
+    /// are not one.
+    pub(crate) fn decode(bytes: &[u8], end: Offset) -> Option<Self> {
         let stored = StoredProducers::decode(bytes).ok()?;
         let mut state = Self::default();
         for producer in stored.producers {
@@ -178,10 +209,20 @@ impl ProducerState {
                 batches: batches.collect(),
                 last_append_ms: producer.last_append_ms,
             };
+            if known.batches.len() > BATCHES_MAX
+                || known.batches.iter().any(|batch| batch.end_offset > end)
+            {
+                return None;
+            }
             state.producers.insert(ProducerId(producer.id), known);
         }
         Some(state)
     }
+}
+
+/// True if a batch that begins with `first` comes right behind one that ends with `last`.
+fn follows(last: i32, first: i32) -> bool {
+    first == if last == i32::MAX { 0 } else { last + 1 }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -284,7 +325,7 @@ mod tests {
     #[test]
     fn the_state_survives_its_snapshot_and_expires_by_time() {
         let state = with(&[batch(0, 0, 1, 0), batch(0, 1, 1, 1)]);
-        let mut restored = ProducerState::decode(&state.encode()).unwrap();
+        let mut restored = ProducerState::decode(&state.encode(), Offset(2)).unwrap();
         assert_eq!(restored, state);
         restored.expire(1_000);
         assert_eq!(restored, state);

@@ -190,7 +190,13 @@ impl Registry {
                     let owner: std::sync::Weak<dyn LogAccess> =
                         Arc::downgrade(&(Arc::clone(&partition) as Arc<dyn LogAccess>));
                     self.wal.attach(partition.log_id(), owner);
-                    tables.by_log.insert(partition.log_id(), Arc::clone(&partition));
+                    let other = tables.by_log.insert(partition.log_id(), Arc::clone(&partition));
+                    assert!(
+                        other.is_none(),
+                        "{name} has the log of {:?}, {:?}",
+                        other.as_ref().map(|other| other.name()),
+                        partition.log_id()
+                    );
                     partitions.push(Some(partition));
                 }
                 Err(failure) => {
@@ -202,7 +208,13 @@ impl Registry {
         let handle =
             Arc::new(TopicHandle { id: topic.id, name: Arc::clone(&topic.name), partitions });
         tables.by_id.insert(topic.id, Arc::clone(&handle));
-        tables.by_name.insert(Arc::clone(&topic.name), handle);
+        let other = tables.by_name.insert(Arc::clone(&topic.name), handle);
+        assert!(
+            other.is_none(),
+            "{} is a topic's name while {:?} has it",
+            topic.name,
+            other.map(|other| other.id)
+        );
     }
 
     /// The recovered log of a partition, or a new one. Files of an earlier topic of the same name

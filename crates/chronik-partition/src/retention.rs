@@ -8,6 +8,7 @@ use chronik_wal::NewFrame;
 use chronik_wal::frame::FrameKind;
 
 use crate::acks::{Completion, Token};
+use crate::invariants::check_trim;
 use crate::partition::{Partition, PartitionState};
 
 impl Partition {
@@ -35,6 +36,9 @@ impl Partition {
             let log_start = plan.log_start.max(start);
             if log_start == start && !plan.closes_open_segment {
                 return None;
+            }
+            if log_start > start {
+                check_trim(log_start, state.replication.high_watermark(), state.snapshot_at);
             }
             if plan.closes_open_segment {
                 state.log.roll();

@@ -124,6 +124,22 @@ pub(crate) struct NodeStates {
 }
 
 impl NodeStates {
+    /// Takes over what a log says of itself now. Within a generation nothing durable is taken
+    /// back.
+    fn replace_row(&mut self, id: LogId, row: HardStateRow) {
+        if let Some(old) = self.rows.get(&id) {
+            assert!(
+                (old.generation, old.synced_lsn) <= (row.generation, row.synced_lsn),
+                "{id:?} was synced to {} in generation {}, now to {} in {}",
+                old.synced_lsn,
+                old.generation,
+                row.synced_lsn,
+                row.generation
+            );
+        }
+        self.rows.insert(id, row);
+    }
+
     /// Replaces the table on disk.
     pub(crate) fn store(states: &HardStates, disk: &dyn Disk, path: &Path) -> Result<(), WalError> {
         let table = {
@@ -377,6 +393,11 @@ impl Worker {
             && taken_in == generation
         {
             if snapshot.at() <= synced {
+                assert!(
+                    first <= snapshot.at().next(),
+                    "{:?} is of a log that begins with {first:?}",
+                    snapshot.at()
+                );
                 store_snapshot(&*self.disk, &directory, &snapshot, first)?;
                 owner.snapshot_stored(snapshot.at());
             } else {
@@ -394,7 +415,7 @@ impl Worker {
         for segment in removable {
             segment.remove()?;
         }
-        self.hard_states.lock().expect("no holder of the table panics").rows.insert(id, row);
+        self.hard_states.lock().expect("no holder of the table panics").replace_row(id, row);
         let mut is_clean = false;
         let has_snapshot = self.pending_snapshots.contains_key(&id);
         owner.with_log(&mut |log| {

@@ -5,6 +5,8 @@
 
 use chronik_common::{LeaderEpoch, Lsn, Offset};
 
+use crate::invariants::is_next_epoch;
+
 /// The first frame of one leader epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EpochStart {
@@ -28,11 +30,7 @@ impl EpochHistory {
     pub fn from_rows(rows: impl IntoIterator<Item = EpochStart>) -> Self {
         let mut history = Self::default();
         for row in rows {
-            if history
-                .starts
-                .last()
-                .is_some_and(|last| row.epoch <= last.epoch || row.first_lsn <= last.first_lsn)
-            {
+            if history.starts.last().is_some_and(|last| !is_next_epoch(last, &row)) {
                 break;
             }
             history.starts.push(row);
@@ -45,23 +43,30 @@ impl EpochHistory {
     /// # Panics
     /// If the epoch went backwards, which would be a bug in the caller.
     pub fn note(&mut self, epoch: LeaderEpoch, lsn: Lsn, offset: Offset) {
-        match self.starts.last() {
-            Some(last) if last.epoch == epoch => {}
-            Some(last) if last.epoch > epoch => {
-                panic!("leader epoch went back from {} to {epoch} at {lsn:?}", last.epoch)
+        let start = EpochStart { epoch, first_lsn: lsn, first_offset: offset };
+        if let Some(last) = self.starts.last() {
+            assert!(
+                last.epoch <= epoch,
+                "leader epoch went back from {} to {epoch} at {lsn:?}",
+                last.epoch
+            );
+            if last.epoch == epoch {
+                return;
             }
-            _ => self.starts.push(EpochStart { epoch, first_lsn: lsn, first_offset: offset }),
+            assert!(is_next_epoch(last, &start), "{start:?} does not follow {last:?}");
         }
+        self.starts.push(start);
     }
 
     /// Notes a frame that was read from disk; `false`, noting nothing, if it contradicts the
     /// frames before it.
     #[must_use]
     pub fn note_read(&mut self, epoch: LeaderEpoch, lsn: Lsn, offset: Offset) -> bool {
+        let start = EpochStart { epoch, first_lsn: lsn, first_offset: offset };
         let fits = self
             .starts
             .last()
-            .is_none_or(|last| last.epoch == epoch || (last.epoch < epoch && last.first_lsn < lsn));
+            .is_none_or(|last| last.epoch == epoch || is_next_epoch(last, &start));
         if fits {
             self.note(epoch, lsn, offset);
         }

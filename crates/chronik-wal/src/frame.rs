@@ -20,6 +20,7 @@
 use chronik_common::{LeaderEpoch, Lsn, Offset};
 
 use crate::error::DamageReason;
+use crate::invariants::is_possible_frame;
 
 /// Bytes of a frame header.
 pub const FRAME_HEADER_SIZE: usize = 64;
@@ -162,15 +163,7 @@ impl FrameHeader {
         if header.body_len as usize > FRAME_BODY_BYTES_MAX {
             return Err(DamageReason::Length);
         }
-        let offsets_fit = header
-            .base_offset
-            .checked_add(i64::from(header.last_offset_delta))
-            .and_then(|last| last.checked_add(1));
-        if header.lsn == Lsn::ZERO
-            || header.base_offset.0 < 0
-            || header.last_offset_delta < -1
-            || offsets_fit.is_none()
-        {
+        if !is_possible_frame(&header) {
             return Err(DamageReason::Inconsistent);
         }
         Ok((header, read_u32(bytes, AT_NONCE)))

@@ -279,6 +279,11 @@ impl LaneHandle {
     /// [`LaneHandle::begin_checkpoint`] is synced in its segment.
     pub fn finish_checkpoint(&self, sequence: u64, marks: &[(LogId, JournalMark)]) {
         let mut ring_use = lock(&self.shared.ring_use);
+        assert!(
+            sequence <= ring_use.next_sequence,
+            "groups below {sequence} are freed before group {} is written",
+            ring_use.next_sequence
+        );
         ring_use.oldest_needed = ring_use.oldest_needed.max(sequence);
         for (log, mark) in marks {
             if ring_use.marks.get(log) == Some(mark) {
@@ -358,7 +363,7 @@ impl GroupBuffer {
             self.small.extend_from_slice(&frame.encode(0));
         }
         self.small.extend_from_slice(body);
-        self.finish_record(header);
+        self.finish_record(header, frame.map_or(0, |_| FRAME_HEADER_SIZE) + body.len());
     }
 
     fn push_large_frame(&mut self, header: &RecordHeader, frame: &FrameHeader, body: &Bytes) {
@@ -370,10 +375,14 @@ impl GroupBuffer {
         self.payload_crc = crc::combine(small_crc, frame.body_crc, body.len() as u64);
         self.crc_from = self.small.len();
         self.pieces.push(Piece::Body(body.clone()));
-        self.finish_record(header);
+        self.finish_record(header, FRAME_HEADER_SIZE + body.len());
     }
 
-    fn finish_record(&mut self, header: &RecordHeader) {
+    fn finish_record(&mut self, header: &RecordHeader, body_len: usize) {
+        assert_eq!(
+            header.body_len as usize, body_len,
+            "a record is as long as it says: {header:?}"
+        );
         let end = self.payload_len + RECORD_HEADER_SIZE + header.body_len as usize;
         self.payload_len = end.next_multiple_of(RECORD_ALIGNMENT);
         self.small.resize(self.small.len() + self.payload_len - end, 0);
@@ -432,8 +441,8 @@ impl Lane {
             // A file is left only when it is full, so all but the current one are written to
             // the end or not at all.
             let zeroed = match walk.is_used[index] {
-                true if index != position.file => config.ring_file_bytes,
-                true => position.position,
+                _ if index == position.file => position.position,
+                true => config.ring_file_bytes,
                 false => 0,
             };
             files.push(RingFile { file, zeroed });
@@ -566,7 +575,9 @@ impl Lane {
             bytes += size;
             self.taken.push(queue.records.pop_front().expect("just seen"));
         }
+        assert!(queue.bytes >= bytes, "{bytes} bytes leave a queue of {}", queue.bytes);
         queue.bytes -= bytes;
+        assert_eq!(queue.records.is_empty(), queue.bytes == 0, "{} bytes are queued", queue.bytes);
         !self.taken.is_empty()
     }
 
@@ -596,7 +607,16 @@ impl Lane {
             for run in frames.chunk_by(|a, b| {
                 Arc::ptr_eq(&a.segment, &b.segment) && a.position + a.header.size() == b.position
             }) {
-                let segment = &run[0].segment;
+                let (first, last) = (run[0], run[run.len() - 1]);
+                assert!(
+                    last.header.lsn.0 - first.header.lsn.0 == run.len() as u64 - 1
+                        && first.generation == last.generation,
+                    "{} adjacent frames from {:?} to {:?} are of one history",
+                    run.len(),
+                    first.header.lsn,
+                    last.header.lsn
+                );
+                let segment = &first.segment;
                 let frames = run.iter().map(|frame| (&frame.header, &frame.body));
                 segment.write_frames(run[0].position, frames)?;
                 segment.sync()?;
@@ -645,6 +665,7 @@ impl Lane {
                 }
             }
         }
+        assert_eq!(group.record_count as usize, taken.len(), "every record is in the group");
         group.finish_payload();
     }
 
@@ -652,6 +673,11 @@ impl Lane {
         let size = group_size(self.group.payload_len);
         self.make_room(size);
         let oldest_needed = lock(&self.shared.ring_use).oldest_needed;
+        assert!(
+            oldest_needed <= self.position.next_sequence,
+            "group {} is written and said not to be needed: {oldest_needed}",
+            self.position.next_sequence
+        );
         let header = GroupHeader {
             lane: self.shared.config.lane,
             record_count: self.group.record_count,
@@ -669,13 +695,22 @@ impl Lane {
         let ring_file = &mut self.files[self.position.file];
         let end = self.position.position + size;
         assert!(end <= file_bytes, "the group ends at {end} in a file of {file_bytes} bytes");
+        assert!(
+            ring_file.zeroed >= self.position.position,
+            "zeros would be written from {} over the groups below {}",
+            ring_file.zeroed,
+            self.position.position
+        );
         while ring_file.zeroed < end {
             let step = ZERO_FILL_STEP_BYTES.min(file_bytes - ring_file.zeroed);
             let zeros = vec![0; step as usize];
             ring_file.file.write_at(ring_file.zeroed, &mut [IoSlice::new(&zeros)])?;
             ring_file.zeroed += step;
         }
-        ring_file.file.write_at(self.position.position, &mut self.group.slices())?;
+        let mut slices = self.group.slices();
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        assert_eq!(bytes as u64, size, "a group is as long as its header and its padding say");
+        ring_file.file.write_at(self.position.position, &mut slices)?;
         ring_file.file.sync()?;
         self.delay_sync();
         self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
@@ -727,6 +762,11 @@ impl Lane {
         self.completions.clear();
         {
             let mut ring_use = lock(&self.shared.ring_use);
+            assert_eq!(
+                ring_use.next_sequence + 1,
+                self.position.next_sequence,
+                "groups are serial: one is published before the next is written"
+            );
             ring_use.next_sequence = self.position.next_sequence;
             ring_use.last_sequences[self.position.file] = self.position.next_sequence - 1;
             for (origin, record) in &self.taken {
@@ -749,7 +789,11 @@ impl Lane {
                         (*log, JournalMark { generation: *generation, lsn })
                     }
                 };
-                ring_use.marks.insert(log, mark);
+                let before = ring_use.marks.insert(log, mark).unwrap_or(mark);
+                assert!(
+                    (before.generation, before.lsn) <= (mark.generation, mark.lsn),
+                    "records of {log:?} are queued in order: {mark:?} behind {before:?}"
+                );
             }
         }
         self.shared.counters.frames.fetch_add(frames, Ordering::Relaxed);

@@ -22,6 +22,7 @@ mod checkpoint;
 mod epoch_history;
 mod error;
 mod group_commit;
+mod invariants;
 mod journal;
 mod log_state;
 mod manager;

@@ -10,6 +10,7 @@ use prost::Message;
 use crate::envelope;
 use crate::epoch_history::{EpochHistory, EpochStart};
 use crate::error::{DamageReason, WalError};
+use crate::invariants::is_possible_snapshot;
 use crate::io::{Disk, read_file, replace_file};
 use crate::layout::{parse_snapshot_name, snapshot_name};
 
@@ -186,6 +187,7 @@ pub fn store_snapshot(
     snapshot: &StateSnapshot,
     first_lsn: Lsn,
 ) -> Result<(), WalError> {
+    assert!(is_possible_snapshot(snapshot), "{:?} contradicts itself", snapshot.at());
     let sealed = envelope::seal(SNAPSHOT_MAGIC, &snapshot.encode_to_vec());
     let packed = zstd::bulk::compress(&sealed, ZSTD_LEVEL).expect("compression into memory");
     replace_file(disk, &directory.join(snapshot_name(snapshot.at())), &packed)?;
@@ -212,7 +214,11 @@ pub fn load_snapshot(
         let path = directory.join(snapshot_name(lsn));
         let Some(packed) = read_file(disk, &path, SNAPSHOT_BYTES_MAX)? else { continue };
         match unpack(&packed) {
-            Ok(snapshot) if snapshot.at() == lsn && matches(&snapshot) => {
+            Ok(snapshot)
+                if snapshot.at() == lsn
+                    && is_possible_snapshot(&snapshot)
+                    && matches(&snapshot) =>
+            {
                 return Ok(Some(snapshot));
             }
             Ok(_) => {}

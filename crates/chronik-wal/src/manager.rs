@@ -160,6 +160,11 @@ impl WalManager {
         for (partition, meta) in found {
             let topic_id = topic_id_of(&meta, &layout, &partition)?;
             let id = LogId(meta.log_id);
+            // Nobody could tell whose records the journal holds.
+            if id == LogId::META || data_logs.contains_key(&id) {
+                let directory = layout.partition(&partition);
+                return Err(WalError::ForeignDirectory(directory.display().to_string()));
+            }
             next_log_id = next_log_id.max(meta.log_id.saturating_add(1));
             let identity = LogIdentity { id, topic_id, partition: meta.partition };
             let segment_bytes = log_config(Some(&partition)).segment_bytes;
@@ -320,6 +325,10 @@ impl WalManager {
         let id = {
             let mut states = self.hard_states.lock().expect("no holder of the table panics");
             let id = LogId(states.next_log_id);
+            assert!(
+                id != LogId::META && !states.rows.contains_key(&id),
+                "{id:?} is given out a second time"
+            );
             states.next_log_id += 1;
             id
         };

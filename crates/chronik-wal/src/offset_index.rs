@@ -46,9 +46,20 @@ impl SparseIndex {
         position: u64,
         max_timestamp_before: i64,
     ) {
-        let is_first = self.entries.is_empty();
-        if !is_first && position < self.last_position + INDEX_INTERVAL_BYTES {
-            return;
+        if let Some(last) = self.entries.last() {
+            assert!(
+                lsn > last.lsn && position > self.last_position,
+                "{lsn:?} at {position} is noted behind {last:?}"
+            );
+            // Lookups are binary searches over both columns.
+            assert!(
+                relative_offset >= u64::from(last.relative_offset)
+                    && max_timestamp_before >= last.max_timestamp_before,
+                "offset +{relative_offset}, time {max_timestamp_before} behind {last:?}"
+            );
+            if position < self.last_position + INDEX_INTERVAL_BYTES {
+                return;
+            }
         }
         // A segment spans less than 4 GiB; offsets beyond 32 bits are left to scanning.
         let (Ok(relative_offset), Ok(position32)) =
@@ -86,6 +97,12 @@ impl SparseIndex {
     pub fn relative_offset_of_time(&self, timestamp: i64) -> u64 {
         let after = self.entries.partition_point(|entry| entry.max_timestamp_before < timestamp);
         after.checked_sub(1).map_or(0, |index| u64::from(self.entries[index].relative_offset))
+    }
+
+    /// The last noted frame.
+    #[must_use]
+    pub fn last(&self) -> Option<&IndexEntry> {
+        self.entries.last()
     }
 
     /// Number of entries.

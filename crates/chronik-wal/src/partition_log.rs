@@ -20,6 +20,7 @@ use crate::epoch_history::EpochHistory;
 use crate::error::{Verdict, WalError};
 use crate::frame::{FrameHeader, FrameKind, log_start_of};
 use crate::group_commit::{Flushed, JournalMark, LaneHandle, QueuedFrame, QueuedRecord};
+use crate::invariants::{LogNumbers, is_end_of, is_next_segment, is_possible_frame};
 use crate::io::{Disk, DiskResult};
 use crate::journal::LogId;
 use crate::log_state::{HardStateRow, StateSnapshot, drop_snapshots};
@@ -194,6 +195,7 @@ impl SyncWork {
 #[derive(Debug)]
 pub struct SealWork {
     segment: Arc<Segment>,
+    generation: u32,
     index: SparseIndex,
     end: SegmentEnd,
 }
@@ -328,12 +330,33 @@ impl PartitionLog {
             "an undamaged log ends at {last:?}, not before the proven {:?}",
             parts.proven_lsn
         );
+        let mut before: Option<&SegmentState> = None;
+        for state in &parts.segments {
+            let header = &state.segment.header;
+            assert!(is_end_of(header, &state.end), "{:?} is no end of {header:?}", state.end);
+            assert!(
+                before.is_none_or(|last| {
+                    is_next_segment(&last.segment.header, &last.end, header)
+                }),
+                "{header:?} does not follow {before:?}"
+            );
+            before = Some(state);
+        }
+        assert!(
+            before.is_none_or(|state| {
+                state.end.last_lsn == last
+                    && state.end.next_offset == parts.log_end_offset
+                    && state.segment.header.number < parts.next_segment_number
+            }),
+            "the log ends at {last:?}, {:?}, where its last segment does not: {before:?}",
+            parts.log_end_offset
+        );
         let must_roll = parts
             .segments
             .back()
             .is_some_and(|state| state.segment.header.generation < parts.generation);
         let tail = TailRing::new(Arc::clone(&context.budget));
-        Self {
+        let log = Self {
             identity: parts.identity,
             directory: parts.directory,
             config,
@@ -367,7 +390,27 @@ impl PartitionLog {
             removable: Vec::new(),
             is_table_stale: true,
             is_marked_dirty: false,
+        };
+        log.check();
+        log
+    }
+
+    /// Asserts the order of the log's numbers; called behind every change of one.
+    fn check(&self) {
+        LogNumbers {
+            log_start_offset: self.log_start_offset,
+            flushed_offset: self.flushed_offset,
+            log_end_offset: self.log_end_offset,
+            synced_lsn: self.synced_lsn,
+            written_lsn: self.written_lsn,
+            flushed_lsn: self.flushed_lsn,
+            next_lsn: self.next_lsn,
+            cut_generation: self.cut_generation,
+            journaled_generation: self.journaled_generation,
+            generation: self.generation,
+            tail_lsn: self.tail.front().map(|frame| frame.header.lsn),
         }
+        .check();
     }
 
     /// Who the log is.
@@ -531,10 +574,16 @@ impl PartitionLog {
             prev_chain: self.last_chain,
             record_count: frame.record_count,
         };
+        assert!(is_possible_frame(&header), "a reader would refuse the frame: {header:?}");
         let starts_segment = self.roll_if_needed(&header);
         let state = self.segments.back_mut().expect("rolled if there was none");
         let segment = Arc::clone(&state.segment);
         let position = state.end.position;
+        assert!(
+            state.end.last_lsn.next() == header.lsn && state.end.next_offset == header.base_offset,
+            "{header:?} is appended to a segment that ends at {:?}",
+            state.end
+        );
         let relative = (header.base_offset.0 - segment.header.first_offset.0) as u64;
         state.index.note(header.lsn, relative, position, state.end.max_timestamp);
         state.end.position += header.size();
@@ -544,6 +593,11 @@ impl PartitionLog {
         state.end.last_chain = header.chain();
 
         if let Some(start) = log_start_of(&header, &frame.body) {
+            assert!(
+                start <= header.base_offset,
+                "a log that ends at {:?} cannot start at {start:?}",
+                header.base_offset
+            );
             self.coming_log_starts.push((header.lsn, start));
         }
         self.epochs.note(header.epoch, header.lsn, header.base_offset);
@@ -571,6 +625,7 @@ impl PartitionLog {
             is_flushed: false,
         });
         self.tail.evict(self.flushed_lsn.next());
+        self.check();
         Ok(header)
     }
 
@@ -606,6 +661,14 @@ impl PartitionLog {
             prev_chain: header.prev_chain,
             nonce: self.context.nonces.next(),
         };
+        if let Some(last) = self.segments.back() {
+            assert!(
+                is_next_segment(&last.segment.header, &last.end, &segment_header),
+                "{segment_header:?} is begun behind {:?} of {:?}",
+                last.end,
+                last.segment.header
+            );
+        }
         let segment = Segment::new(
             Arc::clone(&self.context.disk),
             &self.directory,
@@ -640,6 +703,9 @@ impl PartitionLog {
     /// # Errors
     /// [`WalError::Failed`] or a failed write; the log has stopped.
     pub fn submit(&mut self, origin: u16) -> Result<(), WalError> {
+        if self.is_failed {
+            return Err(WalError::Failed);
+        }
         self.mark_dirty();
         if self.config.durability == Durability::Os {
             self.write_unsynced().inspect_err(|_| self.is_failed = true)?;
@@ -649,6 +715,7 @@ impl PartitionLog {
                 self.is_failed = true;
             })?;
         }
+        self.check();
         Ok(())
     }
 
@@ -665,6 +732,11 @@ impl PartitionLog {
             work.run()?;
             self.note_written(&work);
         }
+        assert_eq!(
+            self.written_lsn,
+            self.next_lsn.previous(),
+            "frames count as flushed once all of them are written"
+        );
         self.flushed_lsn = self.next_lsn.previous();
         self.flushed_offset = self.log_end_offset;
         Ok(())
@@ -682,6 +754,12 @@ impl PartitionLog {
             flushed.lsn,
             self.next_lsn
         );
+        assert!(
+            flushed.first_lsn <= flushed.lsn.next(),
+            "a group of {:?} to {:?}",
+            flushed.first_lsn,
+            flushed.lsn
+        );
         self.journaled_generation = flushed.generation;
         if flushed.is_in_segment {
             self.tail.mark_written(flushed.first_lsn, flushed.lsn);
@@ -697,14 +775,15 @@ impl PartitionLog {
             self.tail.mark_flushed(self.flushed_lsn.next(), flushed.lsn);
             self.flushed_lsn = flushed.lsn;
             let frame = self.tail.get(flushed.lsn).expect("unflushed frames stay in memory");
-            self.flushed_offset = frame.header.next_offset();
+            let flushed_offset = frame.header.next_offset();
             assert!(
-                self.flushed_offset <= self.log_end_offset,
-                "{:?} is flushed in a log that ends at {:?}",
-                self.flushed_offset,
-                self.log_end_offset
+                flushed_offset >= self.flushed_offset,
+                "{flushed_offset:?} is flushed behind {:?}",
+                self.flushed_offset
             );
+            self.flushed_offset = flushed_offset;
         }
+        self.check();
         true
     }
 
@@ -744,6 +823,12 @@ impl PartitionLog {
             if bytes >= BYTES_MAX || !Arc::ptr_eq(&frame.segment, &work.segment) {
                 break;
             }
+            assert_eq!(
+                frame.position,
+                work.position + bytes,
+                "{:?} is written right behind the frames before it",
+                frame.header.lsn
+            );
             bytes += frame.header.size();
             work.frames.push((frame.header, frame.body.clone()));
         }
@@ -754,6 +839,13 @@ impl PartitionLog {
     pub fn finish_write_behind(&mut self, work: &WriteBehind) {
         if work.generation == self.generation {
             self.note_written(work);
+            assert!(
+                self.written_lsn <= self.flushed_lsn,
+                "{:?} reached its segment before the journal, which has {:?}",
+                self.written_lsn,
+                self.flushed_lsn
+            );
+            self.check();
         }
     }
 
@@ -809,23 +901,11 @@ impl PartitionLog {
     /// Takes note of a finished [`SyncWork`].
     pub fn finish_sync_work(&mut self, work: &SyncWork) {
         self.cut_generation = self.cut_generation.max(work.cut_generation);
-        assert!(
-            self.cut_generation <= self.journaled_generation,
-            "files are cut to generation {} while the journal knows {}",
-            self.cut_generation,
-            self.journaled_generation
-        );
         self.uncut.retain(|(generation, _)| *generation > self.cut_generation);
         if work.generation == self.generation {
             self.synced_lsn = self.synced_lsn.max(work.written_lsn);
-            assert!(
-                self.synced_lsn <= self.written_lsn && self.written_lsn < self.next_lsn,
-                "synced {:?}, written {:?}, next {:?}",
-                self.synced_lsn,
-                self.written_lsn,
-                self.next_lsn
-            );
         }
+        self.check();
     }
 
     /// True if the journal does not need this log's records up to `mark` any more. A log that
@@ -915,15 +995,21 @@ impl PartitionLog {
         let state = &self.segments[self.next_seal().filter(|_| !self.is_failed)?];
         Some(SealWork {
             segment: Arc::clone(&state.segment),
+            generation: self.generation,
             index: state.index.clone(),
             end: state.end,
         })
     }
 
-    /// Takes note of a finished [`SealWork`].
+    /// Takes note of a finished [`SealWork`]. A truncation meanwhile may have cut the segment:
+    /// then the footer goes with the cut that waits for it.
     pub fn finish_seal_work(&mut self, work: &SealWork) {
+        if work.generation != self.generation {
+            return;
+        }
         for state in &mut self.segments {
             if Arc::ptr_eq(&state.segment, &work.segment) {
+                assert_eq!(state.end, work.end, "a segment that is sealed does not grow");
                 state.is_sealed = true;
                 state.index = SparseIndex::default();
                 self.is_table_stale = true;
@@ -1077,6 +1163,11 @@ impl PartitionLog {
         }
         let (kept, end, index) = self.cut_at(lsn).inspect_err(|_| self.is_failed = true)?;
         assert_eq!(end.last_lsn, lsn.previous(), "the log ends right before the cut");
+        assert!(
+            is_end_of(&self.segments[kept].segment.header, &end),
+            "{end:?} is no end of {:?}",
+            self.segments[kept].segment.header
+        );
         self.generation += 1;
         self.tail.truncate(lsn);
         self.pending.retain(
@@ -1116,6 +1207,7 @@ impl PartitionLog {
             self.flushed_lsn = last;
             self.flushed_offset = end.next_offset;
         }
+        self.check();
         Ok(())
     }
 
@@ -1179,6 +1271,12 @@ impl PartitionLog {
             && self.segments[0].end.next_offset <= self.log_start_offset
         {
             let state = self.segments.pop_front().expect("just seen");
+            assert!(
+                state.end.last_lsn <= self.synced_lsn,
+                "the journal still holds frames of a removed segment: {:?}, synced {:?}",
+                state.end,
+                self.synced_lsn
+            );
             self.removable.push(state.segment);
             self.is_table_stale = true;
         }

@@ -8,6 +8,7 @@ use chronik_common::Offset;
 
 use crate::error::{DamageReason, WalError};
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use crate::invariants::is_next_frame;
 use crate::segment::{SEGMENT_HEADER_SIZE, Segment};
 
 /// Most bytes read at once for a consumer, unless one batch is larger.
@@ -66,6 +67,12 @@ impl SegmentRange {
                 return Err(damaged(&self.segment, collected.next_position, DamageReason::Chain));
             }
             // The wanted batch lies behind this chunk, or does not fit into it.
+            assert!(
+                collected.next_position > position || collected.next_size > chunk.len(),
+                "a read makes progress: {} bytes at {position} of {:?}",
+                chunk.len(),
+                self.segment
+            );
             position = collected.next_position;
             want = want.max(collected.next_size);
         }
@@ -183,9 +190,7 @@ fn decode_in(
         return Err(DamageReason::Nonce);
     }
     if let Some(previous) = previous
-        && (header.lsn != previous.lsn.next()
-            || header.prev_chain != previous.chain()
-            || header.base_offset != previous.next_offset())
+        && (!is_next_frame(previous, &header) || header.prev_chain != previous.chain())
     {
         return Err(DamageReason::Chain);
     }

@@ -30,6 +30,7 @@ use crate::envelope;
 use crate::epoch_history::EpochHistory;
 use crate::error::{DamageReason, Verdict, WalError};
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind, log_start_of};
+use crate::invariants::{is_end_of, is_next_segment};
 use crate::io::{Disk, DiskFile, DiskResult};
 use crate::journal::{
     FLAG_STARTS_SEGMENT, JournalRecord, LogId, RecordKind, RingFacts, RingWalk, parse_records,
@@ -45,6 +46,9 @@ use crate::segment::{Segment, SegmentEnd, SegmentHeader};
 
 /// Segment numbers in the journal keep this many bits.
 const SEGMENT_NUMBER_MASK: u64 = (1 << 24) - 1;
+
+/// Largest number a file is believed to have: the numbers behind it are never used up.
+const SEGMENT_NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// What a journal record says about the segment of its frame.
 #[derive(Clone, Copy)]
@@ -218,7 +222,7 @@ impl LogRecovery {
                     self.prove(table.generation, last);
                 }
                 if let Some(first) = table.rows.first() {
-                    self.first_number = first.number;
+                    self.first_number = first.number.min(SEGMENT_NUMBER_MAX);
                     self.begin_at(Lsn(first.first_lsn.max(1)), Offset(first.first_offset.max(0)));
                 }
             }
@@ -250,7 +254,7 @@ impl LogRecovery {
         {
             return Err(WalError::ForeignDirectory(self.directory.display().to_string()));
         }
-        if header.number != number {
+        if header.number != number || number > SEGMENT_NUMBER_MAX {
             self.unreadable.push(number);
             return Ok(());
         }
@@ -272,6 +276,11 @@ impl LogRecovery {
                 return Ok(());
             }
             self.cut(header.first_lsn)?;
+            // Frames before it that are unreadable leave a hole.
+            if header.first_lsn != self.next_lsn || !self.is_continued_by(&header)? {
+                self.detached.push_back(segment);
+                return Ok(());
+            }
         }
         self.attach(segment)
     }
@@ -282,8 +291,13 @@ impl LogRecovery {
             return Ok(false);
         }
         if segment.first_lsn == self.next_lsn {
-            let has_chain = self.last_chain.is_none_or(|chain| chain == segment.prev_chain);
-            return Ok(has_chain && segment.first_offset == self.next_offset);
+            return Ok(match self.segments.back() {
+                Some(last) => is_next_segment(&last.segment.header, &last.end, segment),
+                None => {
+                    let has_chain = self.last_chain.is_none_or(|chain| chain == segment.prev_chain);
+                    has_chain && segment.first_offset == self.next_offset
+                }
+            });
         }
         let chain = self.chain_behind(segment.first_lsn.previous())?;
         Ok(chain == Some(segment.prev_chain))
@@ -300,9 +314,19 @@ impl LogRecovery {
     fn attach(&mut self, segment: Arc<Segment>) -> Result<(), WalError> {
         let header = segment.header;
         assert_eq!(header.first_lsn, self.next_lsn, "a segment is attached where the log ends");
+        if let Some(last) = self.segments.back() {
+            assert!(
+                is_next_segment(&last.segment.header, &last.end, &header),
+                "{header:?} is attached behind {:?} of {:?}",
+                last.end,
+                last.segment.header
+            );
+        }
         self.note_cut(header.generation, header.first_lsn);
         match segment.read_footer() {
-            Ok((footer, _)) if footer.last_lsn >= header.first_lsn => {
+            Ok((footer, _))
+                if footer.last_lsn >= header.first_lsn && is_end_of(&header, &footer.end()) =>
+            {
                 let end = footer.end();
                 self.prove(header.generation, end.last_lsn);
                 // Epochs that began inside are found when the snapshot is completed.
@@ -485,10 +509,13 @@ impl LogRecovery {
         }
         let smallest = self.segments.back().map_or(self.first_number, |last| after(&last.segment));
         let number = hint.number_from(smallest);
+        let generation = self.segments.back().map_or(0, |last| last.segment.header.generation);
         let is_next = |segment: &Arc<Segment>| {
             segment.header.number == number
                 && segment.header.first_lsn == header.lsn
                 && segment.header.prev_chain == header.prev_chain
+                && segment.header.first_offset == header.base_offset
+                && segment.header.generation >= generation
         };
         if self.detached.front().is_some_and(is_next) {
             let segment = self.detached.pop_front().expect("just seen");
@@ -505,6 +532,14 @@ impl LogRecovery {
             prev_chain: header.prev_chain,
             nonce: self.nonces.next(),
         };
+        if let Some(last) = self.segments.back() {
+            assert!(
+                is_next_segment(&last.segment.header, &last.end, &segment_header),
+                "{segment_header:?} is begun behind {:?} of {:?}",
+                last.end,
+                last.segment.header
+            );
+        }
         let segment = Segment::new(
             Arc::clone(&self.disk),
             &self.directory,
@@ -603,6 +638,11 @@ impl LogRecovery {
         self.attach_detached()?;
         let end = self.next_lsn.previous();
         self.load_snapshot(end)?;
+        if self.log_start_offset > self.next_offset {
+            // Bytes that verify and contradict each other: nothing is readable, nothing may follow.
+            self.log_start_offset = self.next_offset;
+            self.unreadable_frame.get_or_insert(self.next_lsn);
+        }
         let proven = self.proven();
         let verdict = if proven > end {
             Verdict::LostTail { end, proven_end: proven }
@@ -669,7 +709,9 @@ impl LogRecovery {
                 failure = Some(error);
                 None
             });
-            snapshot.at() <= end && chain == Some(snapshot.chain)
+            snapshot.at() <= end
+                && snapshot.next_offset <= self.next_offset.0
+                && chain == Some(snapshot.chain)
         })?;
         if let Some(failure) = failure {
             return Err(failure);

@@ -29,6 +29,7 @@ use chronik_common::{LeaderEpoch, Lsn, Offset, TopicId};
 
 use crate::error::{DamageReason, WalError};
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, read_u32, read_u64};
+use crate::invariants::{is_end_of, is_next_frame};
 use crate::io::{Disk, DiskCall, DiskError, DiskFile, DiskResult, OpenMode};
 use crate::layout::segment_name;
 use crate::offset_index::{IndexEntry, SparseIndex};
@@ -289,6 +290,10 @@ impl Segment {
         header: SegmentHeader,
         allocation_max: u64,
     ) -> Self {
+        assert!(
+            header.nonce != 0 && header.first_lsn > Lsn::ZERO && header.first_offset.0 >= 0,
+            "a reader would refuse the segment: {header:?}"
+        );
         Self {
             path: directory.join(segment_name(header.number)),
             header,
@@ -399,6 +404,19 @@ impl Segment {
             self.reserve(&mut state, &file, position + size)?;
             file
         };
+        debug_assert!(
+            frames.clone().zip(frames.clone().skip(1)).all(|(a, b)| is_next_frame(a.0, b.0)),
+            "frames are written in order, {size} bytes at {position} of {self:?}"
+        );
+        if let Some((first, _)) = frames.clone().next() {
+            assert!(
+                first.lsn >= self.header.first_lsn && first.base_offset >= self.header.first_offset,
+                "{:?} at {:?} does not belong into {:?}",
+                first.lsn,
+                first.base_offset,
+                self.header
+            );
+        }
         let headers: Vec<[u8; FRAME_HEADER_SIZE]> =
             frames.clone().map(|(header, _)| header.encode(self.header.nonce)).collect();
         let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(headers.len() * 2);
@@ -457,6 +475,7 @@ impl Segment {
         if self.is_gone() {
             return Ok(());
         }
+        assert!(position >= SEGMENT_HEADER_SIZE, "a cut keeps the header page: {position}");
         let file = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
             let file = self.file(&mut state)?;
@@ -481,9 +500,16 @@ impl Segment {
             return Ok(());
         }
         assert!(
-            end.position >= SEGMENT_HEADER_SIZE && end.last_lsn >= self.header.first_lsn.previous(),
+            is_end_of(&self.header, end),
             "a footer describes its own segment: {end:?} in {:?}",
             self.header
+        );
+        assert!(
+            index.last().is_none_or(|entry| {
+                entry.lsn <= end.last_lsn && u64::from(entry.position) < end.position
+            }),
+            "an index ends before its frames do: {:?}, {end:?}",
+            index.last()
         );
         let index_bytes = index.encode();
         let frames_end = end.position;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use chronik_common::{Lsn, Offset};
 
 use crate::frame::FrameHeader;
+use crate::invariants::is_next_frame;
 use crate::segment::Segment;
 
 /// Memory shared by the tails of all logs of a node.
@@ -77,6 +78,13 @@ fn cost(frame: &TailFrame) -> usize {
     std::mem::size_of::<TailFrame>() + frame.body.len()
 }
 
+/// Takes `bytes` from a counter of the budget. One that fell below zero would hold back every
+/// commit of the node for ever.
+fn give_back(counter: &AtomicUsize, bytes: usize) {
+    let before = counter.fetch_sub(bytes, Ordering::Relaxed);
+    assert!(before >= bytes, "{bytes} bytes are given back to a budget that lent {before}");
+}
+
 /// The newest frames of one log, oldest first, dense in lsn.
 #[derive(Debug)]
 pub struct TailRing {
@@ -93,13 +101,30 @@ impl TailRing {
 
     /// Adds the next frame.
     pub fn push(&mut self, frame: TailFrame) {
+        if let Some(last) = self.frames.back() {
+            let (previous, next) = (&last.header, &frame.header);
+            assert!(
+                is_next_frame(previous, next),
+                "the tail is dense: {:?} at {:?} after {:?} up to {:?}",
+                next.lsn,
+                next.base_offset,
+                previous.lsn,
+                previous.next_offset()
+            );
+            debug_assert_eq!(next.prev_chain, previous.chain(), "a frame is chained to the last");
+            let end = last.position + previous.size();
+            assert!(
+                !Arc::ptr_eq(&last.segment, &frame.segment) || frame.position == end,
+                "{:?} lies at {} in a segment whose frames end at {end}",
+                next.lsn,
+                frame.position
+            );
+        }
         assert!(
-            self.frames.back().is_none_or(|last| last.header.lsn.next() == frame.header.lsn),
-            "the tail is dense: {:?} after {:?}",
-            frame.header.lsn,
-            self.frames.back().map(|last| last.header.lsn)
+            !frame.is_flushed && !frame.is_in_segment,
+            "{:?} is flushed and written after it was appended",
+            frame.header.lsn
         );
-        assert!(!frame.is_flushed, "a frame is flushed after it was appended");
         self.budget.used.fetch_add(cost(&frame), Ordering::Relaxed);
         self.frames.push_back(frame);
     }
@@ -123,9 +148,9 @@ impl TailRing {
     }
 
     fn forget(&self, frame: &TailFrame) {
-        self.budget.used.fetch_sub(cost(frame), Ordering::Relaxed);
+        give_back(&self.budget.used, cost(frame));
         if frame.is_flushed && !frame.is_in_segment {
-            self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
+            give_back(&self.budget.unwritten, cost(frame));
         }
     }
 
@@ -153,7 +178,9 @@ impl TailRing {
     #[must_use]
     pub fn get(&self, lsn: Lsn) -> Option<&TailFrame> {
         let first = self.frames.front()?.header.lsn;
-        self.frames.get(usize::try_from(lsn.0.checked_sub(first.0)?).ok()?)
+        let frame = self.frames.get(usize::try_from(lsn.0.checked_sub(first.0)?).ok()?)?;
+        assert_eq!(frame.header.lsn, lsn, "the tail is dense from {first:?} on");
+        Some(frame)
     }
 
     /// The oldest frame in memory.
@@ -181,6 +208,7 @@ impl TailRing {
 
     /// Marks the frames `first..=last` as written to their segments.
     pub fn mark_written(&mut self, first: Lsn, last: Lsn) {
+        assert!(first <= last, "written from {first:?} to {last:?}");
         let start = self.frames.partition_point(|frame| frame.header.lsn < first);
         for frame in self.frames.range_mut(start..) {
             if frame.header.lsn > last {
@@ -189,7 +217,7 @@ impl TailRing {
             if !frame.is_in_segment {
                 frame.is_in_segment = true;
                 if frame.is_flushed {
-                    self.budget.unwritten.fetch_sub(cost(frame), Ordering::Relaxed);
+                    give_back(&self.budget.unwritten, cost(frame));
                 }
             }
         }
