@@ -216,3 +216,86 @@ fn offsets_outside_the_log_are_refused() {
     assert!(matches!(log.read(Offset(11), Offset(10), 1), Err(WalError::OutOfRange { .. })));
     assert!(log.read(Offset(10), Offset(10), 1).is_ok());
 }
+
+#[test]
+fn a_log_that_failed_to_write_flushes_nothing_in_its_next_turn() {
+    let faulty = FaultyDisk::new(Arc::new(MemoryDisk::new()));
+    let node = Node::open(Arc::new(faulty.clone()), Durability::Os).unwrap();
+    write(&node, 0..10);
+    faulty.plan(Fault {
+        call: DiskCall::Write,
+        path_contains: "segment".into(),
+        skip: 0,
+        sticky: false,
+        error: ErrorKind::Other,
+    });
+    assert!(node.append(&value(10)).is_err());
+    let mut log = node.owner.log.lock().unwrap();
+    assert!(matches!(log.submit(0), Err(WalError::Failed)));
+    assert_eq!(log.flushed_offset(), Offset(10));
+}
+
+/// The first offset behind each sealed segment.
+fn sealed_ends(node: &Node) -> Vec<Offset> {
+    node.owner.log.lock().unwrap().sealed_segments().map(|(next, _, _)| next).collect()
+}
+
+#[test]
+fn a_segment_that_was_cut_while_it_got_its_footer_is_not_sealed() {
+    let node = Node::open(Arc::new(MemoryDisk::new()), Durability::Fsync).unwrap();
+    for n in 0..40 {
+        node.append(&value(n)).unwrap();
+    }
+    node.commit().unwrap();
+    let seal = {
+        let mut log = node.owner.log.lock().unwrap();
+        while let Some(work) = log.take_write_behind() {
+            work.run().unwrap();
+            log.finish_write_behind(&work);
+        }
+        let work = log.take_sync_work().unwrap();
+        work.run().unwrap();
+        log.finish_sync_work(&work);
+        log.take_seal_work().unwrap()
+    };
+    node.owner.log.lock().unwrap().truncate(Lsn(11)).unwrap();
+    seal.run().unwrap();
+    {
+        let mut log = node.owner.log.lock().unwrap();
+        log.finish_seal_work(&seal);
+        append_to(&mut log, &value(500), LeaderEpoch(1)).unwrap();
+        log.submit(0).unwrap();
+    }
+    node.commit().unwrap();
+    assert_eq!(sealed_ends(&node), []);
+    node.manager.step_checkpoint();
+    node.manager.step_checkpoint();
+    let expected: Vec<_> = (0..10).chain([500]).collect();
+    assert_eq!(node.read_from(Offset(0)).unwrap(), expected);
+}
+
+#[test]
+fn damage_before_a_truncation_that_was_not_carried_out_is_reported() {
+    let disk = MemoryDisk::new();
+    let node = Node::open(Arc::new(disk.clone()), Durability::Fsync).unwrap();
+    write(&node, 0..400);
+    node.manager.step_checkpoint();
+    node.manager.step_checkpoint();
+    let ends = sealed_ends(&node);
+    assert!(ends.len() >= 2, "{ends:?}");
+    let first_removed = Lsn(ends[0].0 as u64 + 1);
+    {
+        let mut log = node.owner.log.lock().unwrap();
+        log.truncate(first_removed).unwrap();
+        append_to(&mut log, &value(500), LeaderEpoch(1)).unwrap();
+        log.submit(0).unwrap();
+    }
+    node.commit().unwrap();
+    node.manager.step_write_behind();
+    let survivor = disk.crash(disk.op_count(), CrashPolicy::KeepUnsynced);
+    let (path, _) =
+        survivor.files().into_iter().find(|(path, _)| path.ends_with("segment_000.wal")).unwrap();
+    survivor.corrupt(&path, |bytes| bytes[5_000] ^= 1);
+    let node = Node::open(Arc::new(survivor), Durability::Fsync).unwrap();
+    assert_ne!(node.owner.log.lock().unwrap().verdict(), Verdict::Ok);
+}
