@@ -1,0 +1,319 @@
+//! What a run does, decided once from the command line: everything that does not fit together is
+//! refused here, with the sentence that the user reads.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::arguments::{ClientKind, Connections, KeyPattern, LoadArguments, Mode, PayloadPattern};
+use crate::client::Endpoint;
+use crate::failure::Failure;
+use crate::identity::Identity;
+
+/// Measured time without --duration, as in the original tool.
+const DURATION_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Longest sample of the measured time.
+const SAMPLE_MAX: Duration = Duration::from_secs(1);
+
+/// Samples that a short measured time is cut into, for its picture.
+const SAMPLES_WANTED: u32 = 40;
+
+/// Shortest sample.
+const SAMPLE_MIN: Duration = Duration::from_millis(50);
+
+/// How load is compared with that of other tools (see docs/benchmarks).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum LoadClass {
+    /// One message per request.
+    S,
+    /// Tasks share the requests of a connection, without waiting.
+    M,
+    /// Batches that wait for more.
+    B,
+}
+
+/// A run that fits together.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The command line.
+    pub flags: LoadArguments,
+    /// Where the cluster is.
+    pub endpoints: Vec<Endpoint>,
+    /// Measured time; `None` if the number of messages ends the run.
+    pub duration: Option<Duration>,
+    /// Messages per second of an open loop.
+    pub rate: Option<u64>,
+    /// True if what is written is read back.
+    pub is_verified: bool,
+    /// True if producers are idempotent.
+    pub is_idempotent: bool,
+    /// Worker threads at most.
+    pub workers: usize,
+}
+
+impl Plan {
+    /// Decides what a command line asks for.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with one sentence.
+    pub fn new(flags: LoadArguments) -> Result<Self, Failure> {
+        let usage = |text: String| Err(Failure::Usage(text));
+        let more = &flags.additions;
+        if more.client == ClientKind::Rdkafka {
+            return usage(
+                "--client rdkafka: this build has no librdkafka; use --client native".to_owned(),
+            );
+        }
+        if let Some(group) = &flags.consumer_group {
+            return usage(format!(
+                "--consumer-group {group}: consumers of this tool read every partition without a \
+                 group; leave it out"
+            ));
+        }
+        if flags.rate_limit > 0 && more.rate > 0 && flags.rate_limit != more.rate {
+            return usage("--rate-limit and --rate are the same; give one of them".to_owned());
+        }
+        let rate = Some(flags.rate_limit.max(more.rate)).filter(|rate| *rate > 0);
+        let endpoints = Endpoint::list(&flags.bootstrap_servers)
+            .map_err(|reason| Failure::Usage(format!("--bootstrap-servers: {reason}")))?;
+        let is_audit = matches!(flags.mode, Mode::Verify | Mode::Failover);
+        let is_verified = !more.no_validate;
+        let has_identities = matches!(flags.mode, Mode::E2e | Mode::RoundTrip) || is_verified;
+        let writes = writes(flags.mode);
+        if writes && has_identities && (flags.message_size as usize) < Identity::SIZE {
+            return usage(format!(
+                "--message-size {}: a message that can be verified has at least {} bytes; use \
+                 --no-validate for smaller ones",
+                flags.message_size,
+                Identity::SIZE
+            ));
+        }
+        if is_audit && more.no_validate {
+            return usage("--no-validate contradicts the modes verify and failover".to_owned());
+        }
+        let is_idempotent = more.idempotence || is_audit;
+        if is_idempotent && flags.acks.is_some_and(|acks| acks.0 != -1) {
+            return usage("idempotent producers need --acks all; leave --acks out".to_owned());
+        }
+        if rate.is_some() && !paced(flags.mode) {
+            return usage(format!("--rate does nothing in mode {}", name(flags.mode)));
+        }
+        let is_counted = flags.message_count > 0;
+        let duration = flags.duration.or((!is_counted).then_some(DURATION_DEFAULT));
+        if duration.is_some_and(|it| it.is_zero()) && !is_counted {
+            return usage("--duration 0: give a time, or --message-count".to_owned());
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = more.workers.map_or((cores / 2).max(1), usize::from);
+        Ok(Self { endpoints, duration, rate, is_verified, is_idempotent, workers, flags })
+    }
+
+    /// Acknowledgements: idempotent producers need all of them.
+    #[must_use]
+    pub fn acks(&self) -> i16 {
+        self.flags.acks.map_or(if self.is_idempotent { -1 } else { 1 }, |acks| acks.0)
+    }
+
+    /// True if the tasks of a connection share requests.
+    #[must_use]
+    pub fn shares_requests(&self) -> bool {
+        self.flags.additions.connections != Connections::PerTask || self.flags.linger_ms > 0
+    }
+
+    /// How the load compares.
+    #[must_use]
+    pub fn class(&self) -> LoadClass {
+        if self.flags.linger_ms > 0 {
+            LoadClass::B
+        } else if self.shares_requests() {
+            LoadClass::M
+        } else {
+            LoadClass::S
+        }
+    }
+
+    /// Length of a sample: a whole part of the report interval, short for short runs.
+    #[must_use]
+    pub fn sample(&self) -> Duration {
+        let interval = Duration::from_secs(self.flags.report_interval_secs);
+        let measured = self.duration.unwrap_or(SAMPLE_MAX * SAMPLES_WANTED);
+        let wanted = (measured / SAMPLES_WANTED).clamp(SAMPLE_MIN, SAMPLE_MAX);
+        let parts = interval.as_nanos().div_ceil(wanted.as_nanos()).max(1);
+        interval / u32::try_from(parts).unwrap_or(u32::MAX)
+    }
+
+    /// Longest wait for an answer.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.flags.request_timeout_ms)
+    }
+
+    /// Says on standard error what is being done, if that was asked for.
+    pub fn say(&self, text: impl FnOnce() -> String) {
+        use std::io::Write;
+        if self.flags.verbose {
+            let _ = writeln!(std::io::stderr().lock(), "{}", text());
+        }
+    }
+}
+
+/// The mode as it is typed.
+#[must_use]
+pub fn name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Produce => "produce",
+        Mode::Consume => "consume",
+        Mode::RoundTrip => "round-trip",
+        Mode::Metadata => "metadata",
+        Mode::E2e => "e2e",
+        Mode::Fetch => "fetch",
+        Mode::Mixed => "mixed",
+        Mode::Verify => "verify",
+        Mode::Failover => "failover",
+        Mode::Floor => "floor",
+        Mode::JournalFloor => "journal-floor",
+    }
+}
+
+fn writes(mode: Mode) -> bool {
+    !matches!(mode, Mode::Consume | Mode::Fetch | Mode::Metadata | Mode::JournalFloor)
+}
+
+fn paced(mode: Mode) -> bool {
+    matches!(
+        mode,
+        Mode::Produce | Mode::E2e | Mode::Mixed | Mode::Verify | Mode::Failover | Mode::Floor
+    )
+}
+
+/// The command line as it is kept with a result.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Configuration {
+    mode: &'static str,
+    class: LoadClass,
+    loop_kind: &'static str,
+    topic: String,
+    concurrency: u32,
+    in_flight: u32,
+    connections: u32,
+    consumers: u32,
+    workers: usize,
+    message_bytes: u32,
+    batch_bytes: u32,
+    linger_ms: u64,
+    compression: &'static str,
+    keys: &'static str,
+    payload: &'static str,
+    acks: i16,
+    is_idempotent: bool,
+    partitions: usize,
+    replication_factor: usize,
+    durability: String,
+    rate: Option<u64>,
+    duration_seconds: Option<f64>,
+    warmup_seconds: f64,
+    message_count: u64,
+    client: &'static str,
+}
+
+/// What the configuration of a result needs besides the plan.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Surroundings {
+    /// TCP connections that were used.
+    pub connections: u32,
+    /// Worker threads that were used.
+    pub workers: usize,
+    /// Partitions of the topic.
+    pub partitions: usize,
+    /// Replicas of each.
+    pub replication_factor: usize,
+    /// Durability class of the topic: fsync, os, or unknown.
+    pub durability: String,
+}
+
+impl Configuration {
+    /// The configuration of a run.
+    #[must_use]
+    pub fn of(plan: &Plan, around: &Surroundings) -> Self {
+        let flags = &plan.flags;
+        Self {
+            mode: name(flags.mode),
+            class: plan.class(),
+            loop_kind: if plan.rate.is_some() { "open" } else { "closed" },
+            topic: flags.topic.clone(),
+            concurrency: flags.concurrency,
+            in_flight: flags.additions.in_flight,
+            connections: around.connections,
+            consumers: flags.additions.consumers,
+            workers: around.workers,
+            message_bytes: flags.message_size,
+            batch_bytes: flags.batch_size,
+            linger_ms: flags.linger_ms,
+            compression: flags.compression.name(),
+            keys: match flags.key_pattern {
+                KeyPattern::Random => "random",
+                KeyPattern::Sequential => "sequential",
+                KeyPattern::Fixed => "fixed",
+            },
+            payload: match flags.payload_pattern {
+                PayloadPattern::Random => "random",
+                PayloadPattern::Zeros => "zeros",
+                PayloadPattern::Text => "text",
+            },
+            acks: plan.acks(),
+            is_idempotent: plan.is_idempotent,
+            partitions: around.partitions,
+            replication_factor: around.replication_factor,
+            durability: around.durability.clone(),
+            rate: plan.rate,
+            duration_seconds: plan.duration.map(|it| it.as_secs_f64()),
+            warmup_seconds: flags.warmup_duration.as_secs_f64(),
+            message_count: flags.message_count,
+            client: "native",
+        }
+    }
+
+    /// What the figures belong to, on one line.
+    #[must_use]
+    pub fn shape_line(&self) -> String {
+        format!(
+            "{}, class {:?}, durability {}, acks {}, {} partitions x {} replicas, {} connections, \
+             {} tasks x {} in flight, {} B messages, batches to {} B, linger {} ms, {} loop",
+            self.mode,
+            self.class,
+            self.durability,
+            if self.acks == -1 { "all".to_owned() } else { self.acks.to_string() },
+            self.partitions,
+            self.replication_factor,
+            self.connections,
+            self.concurrency,
+            self.in_flight,
+            self.message_bytes,
+            self.batch_bytes,
+            self.linger_ms,
+            self.loop_kind
+        )
+    }
+
+    /// What the latencies are called: those of a closed loop say so.
+    #[must_use]
+    pub fn latency_label(&self) -> &'static str {
+        match (self.mode, self.loop_kind) {
+            ("consume" | "fetch", _) => "latency of a fetch",
+            ("e2e", _) => "latency, end to end",
+            (_, "open") => "latency (open loop)",
+            _ => "latency (closed loop)",
+        }
+    }
+
+    /// What is said of figures that nothing was read back for.
+    #[must_use]
+    pub fn unverified_label(&self) -> &'static str {
+        match self.mode {
+            "produce" | "mixed" | "e2e" => "NOT READ BACK: the figures are not verified",
+            "floor" | "journal-floor" => "nothing to read back: a floor stores nothing for readers",
+            _ => "nothing was written",
+        }
+    }
+}
