@@ -26,7 +26,7 @@ pub use portable::Poller;
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::fmt;
+    use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
 
     use rustix::event::{Timespec, epoll};
@@ -47,16 +47,10 @@ mod linux {
     const PRECISE_MAX: Duration = Duration::from_millis(20);
 
     /// See the module.
+    #[derive(Debug)]
     pub struct Poller {
         epoll: OwnedFd,
         timer: OwnedFd,
-        events: Vec<epoll::Event>,
-    }
-
-    impl fmt::Debug for Poller {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("Poller").field("epoll", &self.epoll).finish_non_exhaustive()
-        }
     }
 
     impl Poller {
@@ -70,7 +64,7 @@ mod linux {
             let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
             let data = epoll::EventData::new_u64(TIMER);
             epoll::add(&epoll, &timer, data, epoll::EventFlags::IN | epoll::EventFlags::ET)?;
-            Ok(Self { epoll, timer, events: Vec::with_capacity(EVENTS_MAX) })
+            Ok(Self { epoll, timer })
         }
 
         /// Watches a socket for input, and for room to write if `wants_write`.
@@ -115,13 +109,13 @@ mod linux {
                 timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
             }
             let timeout = if precise.is_some() { None } else { timeout.map(timespec) };
-            self.events.clear();
-            let events = rustix::buffer::spare_capacity(&mut self.events);
-            match epoll::wait(&self.epoll, events, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS_MAX];
+            let (events, _) = match epoll::wait(&self.epoll, &mut room, timeout.as_ref()) {
+                Ok(events) => events,
+                Err(rustix::io::Errno::INTR) => return Ok(()),
                 Err(error) => return Err(error.into()),
-            }
-            for event in &self.events {
+            };
+            for event in events {
                 let (flags, data) = (event.flags, event.data.u64());
                 if data != TIMER {
                     let readable =

@@ -2,7 +2,9 @@
 //!
 //! CPU is the sum of the threads' run times in nanoseconds where the kernel keeps them
 //! (schedstat), else clock ticks. Threads that ended between two looks are missing from the first
-//! form; a server's threads do not end. Everything is `None` where there is no /proc.
+//! form; a server's threads do not end. Bytes written are those given to write calls: the
+//! kernel's own count of bytes to storage charges whole large folios for each small write, two
+//! megabytes for four kilobytes. Everything is `None` where there is no /proc.
 
 use std::fs;
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ pub struct ProcessState {
     pub voluntary_switches: u64,
     /// Times a thread was pushed aside.
     pub involuntary_switches: u64,
-    /// Bytes sent to storage.
+    /// Bytes given to calls of the write family, sockets by send excluded.
     pub written_bytes: u64,
     /// Calls of the read and write family, sockets by send and recv excluded.
     pub io_calls: u64,
@@ -51,7 +53,7 @@ pub struct ProcessCost {
     pub context_switches: u64,
     /// Context switches of threads that were pushed aside.
     pub involuntary_switches: u64,
-    /// Bytes sent to storage.
+    /// Bytes given to calls of the write family, sockets by send excluded.
     pub written_bytes: u64,
     /// Calls of the read and write family, sockets by send and recv excluded.
     pub io_calls: u64,
@@ -84,7 +86,7 @@ impl ProcessProbe {
         state.resident_bytes = field(&status, "VmRSS:") * 1_024;
         state.resident_bytes_peak = field(&status, "VmHWM:") * 1_024;
         let io = fs::read_to_string(self.directory.join("io")).unwrap_or_default();
-        state.written_bytes = field(&io, "write_bytes:");
+        state.written_bytes = field(&io, "wchar:");
         state.io_calls = field(&io, "syscr:") + field(&io, "syscw:");
         Some(state)
     }

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use chronik_protocol::{FRAME_PREFIX_BYTES, FrameSplit, split_frame};
+use chronik_protocol::{FRAME_PREFIX_BYTES, FrameSplit, OutputBuffer, split_frame};
 
 use crate::client::RESPONSE_BYTES_MAX;
 use crate::produce_request::RequestParts;
@@ -74,6 +74,21 @@ impl Wire {
     /// Appends bytes to what is sent next.
     pub fn queue(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
+    }
+
+    /// Moves everything `out` holds to what is sent next.
+    pub fn queue_output(&mut self, out: &mut OutputBuffer) {
+        let mut slices = [IoSlice::new(&[]); 8];
+        while !out.is_empty() {
+            let used = out.fill_io_slices(&mut slices);
+            let mut count = 0;
+            for slice in &slices[..used] {
+                self.unsent.extend_from_slice(slice);
+                count += slice.len();
+            }
+            slices = [IoSlice::new(&[]); 8];
+            out.advance(count);
+        }
     }
 
     /// Sends what the socket takes.

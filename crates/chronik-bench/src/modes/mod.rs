@@ -1,5 +1,6 @@
 //! What each mode does, one file per mode, and where their results go.
 
+mod floor;
 mod produce;
 
 use std::io::Write;
@@ -22,6 +23,7 @@ fn run_load(flags: LoadArguments) -> Result<(), Failure> {
     let plan = Plan::new(flags)?;
     let result = match plan.flags.mode {
         Mode::Produce => produce::run(&plan)?,
+        Mode::Floor => floor::run(&plan)?,
         mode => return Err(Failure::Usage(format!("mode {mode:?} is not built yet"))),
     };
     print(&result)
