@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::arguments::{ClientKind, Connections, KeyPattern, LoadArguments, Mode, PayloadPattern};
+use crate::arguments::{
+    ClientKind, Connections, KeyPattern, LoadArguments, Mode, OutputForm, PayloadPattern,
+};
 use crate::client::Endpoint;
 use crate::failure::Failure;
 use crate::identity::Identity;
@@ -147,6 +149,13 @@ impl Plan {
     #[must_use]
     pub fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.flags.request_timeout_ms)
+    }
+
+    /// True if the final figures are printed as text, so that the live table may be as well.
+    #[must_use]
+    pub fn prints_text(&self) -> bool {
+        let json_on_stdout = self.flags.json_output.as_deref() == Some(std::path::Path::new("-"));
+        self.flags.additions.output == OutputForm::Text && !json_on_stdout
     }
 
     /// Says on standard error what is being done, if that was asked for.

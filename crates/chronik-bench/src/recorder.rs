@@ -240,8 +240,9 @@ impl Recorder {
         self.last_success = now;
     }
 
-    /// Counts messages whose latency nobody asks for.
-    pub fn received(&mut self, messages: u64, bytes: u64) {
+    /// Counts messages that came at `now` and whose own latency nobody asks for.
+    pub fn received(&mut self, now: Moment, messages: u64, bytes: u64) {
+        self.last_success = now;
         self.current.counts.messages += messages;
         self.current.counts.bytes += bytes;
     }

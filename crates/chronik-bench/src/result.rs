@@ -29,6 +29,8 @@ pub struct RunResult {
     pub headroom: Option<Headroom>,
     /// The longest time without a success.
     pub gap: Option<Gap>,
+    /// The other side of a load that writes and reads: its name and figures.
+    pub other_side: Option<(&'static str, Summary)>,
     /// The measured time in steps.
     pub intervals: Vec<Interval>,
     /// Latencies of the measured time, in microseconds.
@@ -37,6 +39,25 @@ pub struct RunResult {
     pub errors: BTreeMap<String, u64>,
     /// Remarks for the reader.
     pub notes: Vec<String>,
+}
+
+impl RunResult {
+    /// The result of a series, without read back and extras.
+    #[must_use]
+    pub fn of(configuration: Configuration, series: Series) -> Self {
+        Self {
+            configuration,
+            summary: Summary::of(&series),
+            read_back: None,
+            headroom: None,
+            gap: None,
+            other_side: None,
+            intervals: series.intervals,
+            latency: series.latency,
+            errors: series.errors,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// Figures of the measured time.

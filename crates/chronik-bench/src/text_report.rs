@@ -68,6 +68,14 @@ pub fn text(result: &RunResult) -> String {
             ),
         ));
     }
+    if let Some((name, other)) = &result.other_side {
+        let rate = grouped(other.messages_per_second.round() as u64);
+        let megabytes = other.megabytes_per_second;
+        rows.push((name, format!("{rate} msg/s, {megabytes:.2} MB/s")));
+        if other.latency.count > 0 {
+            rows.push(("", latency_line(&other.latency)));
+        }
+    }
     if let Some(gap) = &result.gap {
         let (longest, at) = (gap.longest_ms, gap.ended_at_seconds);
         rows.push(("longest gap", format!("{longest:.1} ms, ended at {at:.2} s")));

@@ -1,11 +1,15 @@
-//! What each mode does, one file per mode, and where their results go.
+//! What each mode does, and where results go.
 
+mod consume;
+mod e2e;
 mod floor;
 mod produce;
+mod tasks;
 
 use std::io::Write;
 
 use crate::arguments::{Arguments, LoadArguments, Mode};
+use crate::client::Connection;
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::result::RunResult;
@@ -22,11 +26,23 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 fn run_load(flags: LoadArguments) -> Result<(), Failure> {
     let plan = Plan::new(flags)?;
     let result = match plan.flags.mode {
-        Mode::Produce => produce::run(&plan)?,
+        Mode::Produce | Mode::Verify | Mode::Failover => produce::run(&plan)?,
+        Mode::Consume | Mode::Fetch => consume::run(&plan)?,
+        Mode::RoundTrip => tasks::run_round_trip(&plan)?,
+        Mode::Metadata => tasks::run_metadata(&plan)?,
+        Mode::E2e | Mode::Mixed => e2e::run(&plan)?,
         Mode::Floor => floor::run(&plan)?,
-        mode => return Err(Failure::Usage(format!("mode {mode:?} is not built yet"))),
+        Mode::JournalFloor => floor::run_journal(&plan)?,
     };
+    if plan.flags.delete_topic_after && uses_topic(plan.flags.mode) {
+        let mut connection = Connection::open(&plan.endpoints, plan.request_timeout())?;
+        connection.delete_topic(&plan.flags.topic)?;
+    }
     print(&result)
+}
+
+fn uses_topic(mode: Mode) -> bool {
+    !matches!(mode, Mode::Floor | Mode::JournalFloor)
 }
 
 fn print(result: &RunResult) -> Result<(), Failure> {
