@@ -31,6 +31,7 @@ mod journal_floor;
 mod ledger;
 mod modes;
 mod null_broker;
+mod output;
 mod pacer;
 mod pinning;
 mod plan;

@@ -286,23 +286,30 @@ impl Configuration {
     /// What the figures belong to, on one line.
     #[must_use]
     pub fn shape_line(&self) -> String {
-        format!(
-            "{}, class {:?}, durability {}, acks {}, {} partitions x {} replicas, {} connections, \
-             {} tasks x {} in flight, {} B messages, batches to {} B, linger {} ms, {} loop",
-            self.mode,
-            self.class,
-            self.durability,
-            if self.acks == -1 { "all".to_owned() } else { self.acks.to_string() },
-            self.partitions,
-            self.replication_factor,
-            self.connections,
-            self.concurrency,
-            self.in_flight,
-            self.message_bytes,
-            self.batch_bytes,
-            self.linger_ms,
-            self.loop_kind
-        )
+        let mut parts = vec![self.mode.to_owned()];
+        let mut part = |text: String| parts.push(text);
+        if self.partitions > 0 {
+            part(format!("{} partitions x {} replicas", self.partitions, self.replication_factor));
+        }
+        part(format!("durability {}", self.durability));
+        if self.reads_only() {
+            part(format!("{} consumers", self.consumers));
+            part(format!("{} connections", self.connections));
+            return parts.join(", ");
+        }
+        part(format!("class {:?}", self.class));
+        part(if self.acks == -1 { "acks all".to_owned() } else { format!("acks {}", self.acks) });
+        part(format!("{} connections", self.connections));
+        part(format!("{} tasks x {} in flight", self.concurrency, self.in_flight));
+        part(format!("{} B messages", self.message_bytes));
+        part(format!("batches to {} B", self.batch_bytes));
+        part(format!("linger {} ms", self.linger_ms));
+        part(format!("{} loop", self.loop_kind));
+        parts.join(", ")
+    }
+
+    fn reads_only(&self) -> bool {
+        matches!(self.mode, "consume" | "fetch")
     }
 
     /// What the latencies are called: those of a closed loop say so.
@@ -323,6 +330,98 @@ impl Configuration {
             "produce" | "mixed" | "e2e" => "NOT READ BACK: the figures are not verified",
             "floor" | "journal-floor" => "nothing to read back: a floor stores nothing for readers",
             _ => "nothing was written",
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::Arguments;
+
+    fn try_plan(line: &[&str]) -> Result<Plan, String> {
+        let line = std::iter::once("chronik-bench").chain(line.iter().copied());
+        let arguments = Arguments::try_parse_from(line).map_err(|error| error.to_string())?;
+        Plan::new(arguments.load).map_err(|failure| failure.to_string())
+    }
+
+    pub(crate) fn plan(line: &[&str]) -> Plan {
+        try_plan(line).expect("the line fits together")
+    }
+
+    #[test]
+    fn the_lines_of_the_plan_mean_what_they_say() {
+        let first = plan(&[
+            "--bootstrap-servers", "localhost:9092", "--topic", "t", "--mode", "produce",
+            "--concurrency", "64", "--duration", "20s", "--warmup-duration", "2s",
+            "--report-interval-secs", "5",
+        ]);
+        assert_eq!(first.duration, Some(Duration::from_secs(20)));
+        assert_eq!(first.flags.warmup_duration, Duration::from_secs(2));
+        assert_eq!((first.class(), first.acks(), first.is_verified), (LoadClass::M, 1, true));
+        let second = plan(&[
+            "--bootstrap-servers", "localhost:9092", "--duration", "30", "--concurrency", "128",
+            "--message-size", "256",
+        ]);
+        assert_eq!(second.duration, Some(Duration::from_secs(30)));
+        assert_eq!(second.flags.topic, "chronik-bench");
+    }
+
+    #[test]
+    fn every_flag_of_the_original_tool_is_taken() {
+        plan(&[
+            "--compression", "lz4", "-p", "3", "-r", "1", "--acks", "-1", "--linger-ms", "5",
+            "--batch-size", "65536", "--request-timeout-ms", "1000", "--message-timeout-ms",
+            "2000", "--csv-output", "a.csv", "--json-output", "a.json", "--prometheus-port", "0",
+            "--verbose", "-n", "10", "--rate-limit", "100", "--key-pattern", "sequential",
+            "--payload-pattern", "text", "--create-topic", "--delete-topic-after", "--validate",
+            "--disable-auto-commit",
+        ]);
+        for mode in ["produce", "consume", "round-trip", "metadata"] {
+            plan(&["-m", mode]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_in_a_sentence() {
+        for (line, word) in [
+            (vec!["--client", "rdkafka"], "no librdkafka"),
+            (vec!["--consumer-group", "g"], "--consumer-group g"),
+            (vec!["--message-size", "10"], "--no-validate"),
+            (vec!["--mode", "verify", "--acks", "0"], "--acks all"),
+            (vec!["--mode", "consume", "--rate", "5"], "--rate does nothing"),
+            (vec!["--duration", "0"], "--duration 0"),
+            (vec!["--duration", "soon"], "20s"),
+            (vec!["--connections", "many"], "per-task"),
+            (vec!["--bootstrap-servers", "a:b"], "HOST:PORT"),
+            (vec!["--rate", "5", "--rate-limit", "6"], "the same"),
+            (vec!["--concurrency", "0"], "1..=1000000"),
+            (vec!["--no-create-topic", "--create-topic"], "cannot be used with"),
+        ] {
+            let message = try_plan(&line).expect_err("it does not fit together");
+            assert!(message.contains(word), "{line:?}: {message}");
+        }
+        assert!(try_plan(&["--message-size", "0", "--no-validate"]).is_ok());
+    }
+
+    #[test]
+    fn a_load_is_classed_by_how_messages_share_requests() {
+        assert_eq!(plan(&["--connections", "per-task"]).class(), LoadClass::S);
+        assert_eq!(plan(&["--connections", "4"]).class(), LoadClass::M);
+        assert_eq!(plan(&["--connections", "per-task", "--linger-ms", "5"]).class(), LoadClass::B);
+        assert_eq!(plan(&["--mode", "verify"]).acks(), -1);
+    }
+
+    #[test]
+    fn samples_divide_the_report_interval() {
+        for (duration, report) in [("20s", "5"), ("1s", "5"), ("60", "1"), ("7s", "3")] {
+            let plan = plan(&["-d", duration, "--report-interval-secs", report]);
+            let (sample, interval) = (plan.sample(), Duration::from_secs(plan.flags.report_interval_secs));
+            let parts = interval.as_secs_f64() / sample.as_secs_f64();
+            assert!((parts - parts.round()).abs() < 1e-3, "{duration} {report}: {sample:?}");
+            assert!(sample <= SAMPLE_MAX && sample >= SAMPLE_MIN / 2, "{sample:?}");
         }
     }
 }

@@ -164,7 +164,11 @@ impl ProducerWorker {
 
     fn is_idle(&self) -> bool {
         let has_backlog = self.pacer.as_ref().is_some_and(|pacer| pacer.backlog() > 0);
-        !has_backlog && self.stations.iter().all(|station| station.engine.is_idle())
+        let is_sent = |wire: &Wire| !wire.has_unsent();
+        let is_done = |station: &Station| {
+            station.engine.is_idle() && station.wire.as_ref().is_none_or(is_sent)
+        };
+        !has_backlog && self.stations.iter().all(is_done)
     }
 
     fn end(mut self) -> WorkerEnd {

@@ -6,14 +6,11 @@ mod floor;
 mod produce;
 mod tasks;
 
-use std::io::Write;
-
 use crate::arguments::{Arguments, LoadArguments, Mode};
 use crate::client::Connection;
 use crate::failure::Failure;
+use crate::output;
 use crate::plan::Plan;
-use crate::result::RunResult;
-use crate::text_report;
 
 /// Does what the command line asks for.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -24,6 +21,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn run_load(flags: LoadArguments) -> Result<(), Failure> {
+    if let Some([first, second]) = flags.additions.compare.as_deref() {
+        return output::compare(first, second, flags.additions.output);
+    }
     let plan = Plan::new(flags)?;
     let result = match plan.flags.mode {
         Mode::Produce | Mode::Verify | Mode::Failover => produce::run(&plan)?,
@@ -38,16 +38,9 @@ fn run_load(flags: LoadArguments) -> Result<(), Failure> {
         let mut connection = Connection::open(&plan.endpoints, plan.request_timeout())?;
         connection.delete_topic(&plan.flags.topic)?;
     }
-    print(&result)
+    output::write(&plan, &result)
 }
 
 fn uses_topic(mode: Mode) -> bool {
     !matches!(mode, Mode::Floor | Mode::JournalFloor)
-}
-
-fn print(result: &RunResult) -> Result<(), Failure> {
-    std::io::stdout()
-        .lock()
-        .write_all(text_report::text(result).as_bytes())
-        .map_err(Failure::system("write to standard output"))
 }
