@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chronik_record::Codec;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::quantity::{self, Cores};
 
@@ -24,6 +24,7 @@ use crate::quantity::{self, Cores};
     version,
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
     after_help = "Examples:\n  \
                   chronik-bench --duration 30 --concurrency 128 --message-size 256\n  \
                   chronik-bench --connections per-task --rate 10k --plot latency.svg"
@@ -210,13 +211,13 @@ pub struct AdditionalArguments {
     /// temporary directory].
     #[arg(long, value_name = "DIR")]
     pub probe_dir: Option<PathBuf>,
-    /// Where results are compared or listed as JSON: form of what is printed.
-    #[arg(long, value_enum, action = ArgAction::Set, default_value_t)]
+    /// Form of what is printed.
+    #[arg(short, long, value_enum, default_value_t)]
     pub output: OutputForm,
 }
 
 /// The standard suite: rows of one node, each with both durability classes, against servers
-/// that it starts itself.
+/// that it starts itself. All rows with the usual blocks take about three hours.
 #[derive(Clone, Args, Debug)]
 pub struct SuiteArguments {
     /// The server to measure.

@@ -199,8 +199,7 @@ impl Audit {
     fn has_expected_records(&self, batch: &[u8], first: Identity) -> bool {
         let limits = DecompressionLimits::output_bytes(BATCH_BYTES_MAX);
         let Ok(records) = records(batch, limits) else { return false };
-        let mut sequence = first.sequence;
-        for record in &records {
+        for (sequence, record) in (first.sequence..).zip(&records) {
             let Some(value) = record.ok().and_then(|record| record.value) else { return false };
             let identity = Identity::read(value);
             let follows = identity
@@ -208,7 +207,6 @@ impl Audit {
             if !follows || !is_expected_value(&self.shape, value) {
                 return false;
             }
-            sequence += 1;
         }
         true
     }

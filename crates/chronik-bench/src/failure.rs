@@ -77,6 +77,22 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The stable code of the failure.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Usage(_) => "usage",
+            Self::Client(error) if error.is_unreachable() => "unreachable",
+            Self::Client(_) => "broker",
+            Self::Mismatch(_) => "mismatch",
+            Self::NothingSucceeded(_) => "nothing_succeeded",
+            Self::File { .. } => "file",
+            Self::NotAResult { .. } => "not_a_result",
+            Self::System { .. } => "system",
+            Self::Server(_) => "server",
+        }
+    }
+
     /// How the process ends after it.
     #[must_use]
     pub fn exit(&self) -> Exit {

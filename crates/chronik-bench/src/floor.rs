@@ -1,7 +1,6 @@
 //! The tool's own limit: the load of a plan against the null broker.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::client::Endpoint;
@@ -9,6 +8,7 @@ use crate::failure::Failure;
 use crate::null_broker::NullBroker;
 use crate::plan::{Plan, Surroundings};
 use crate::produce_load::{LoadEnd, ProduceLoad, prepare_target, run_alone};
+use crate::quantity::Cores;
 use crate::reporter::Display;
 use crate::series::Series;
 
@@ -18,14 +18,18 @@ const HEADROOM_DURATION: Duration = Duration::from_secs(2);
 /// Warm-up of a headroom run.
 const HEADROOM_WARMUP: Duration = Duration::from_millis(500);
 
-/// Runs the load of `plan` against a null broker.
+/// Runs the load of `plan` against a null broker, whose threads are kept on `cores`.
 ///
 /// # Errors
 /// If it cannot be started.
-pub fn run_floor(plan: &Plan, display: Display) -> Result<(Series, LoadEnd, Surroundings), Failure> {
+pub fn run_floor(
+    plan: &Plan,
+    display: Display,
+    cores: Option<&Cores>,
+) -> Result<(Series, LoadEnd, Surroundings), Failure> {
     let flags = &plan.flags;
     // As many threads as the load has: the other half of the cores.
-    let broker = NullBroker::start(flags.partitions, plan.workers)?;
+    let broker = NullBroker::start(flags.partitions, plan.workers, cores)?;
     let address = broker.address();
     let endpoint = Endpoint { host: address.ip().to_string(), port: address.port() };
     let mut plan = Plan { endpoints: vec![endpoint], is_verified: false, ..plan.clone() };
@@ -36,8 +40,7 @@ pub fn run_floor(plan: &Plan, display: Display) -> Result<(Series, LoadEnd, Surr
         durability: "none".to_owned(),
         ..target.surroundings(load.connections, load.workers())
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    let (series, end, _) = run_alone(&plan, &target, load, display, stop)?;
+    let (series, end, _) = run_alone(&plan, &target, load, display, &Arc::default())?;
     Ok((series, end, around))
 }
 
@@ -51,6 +54,6 @@ pub fn headroom_rate(plan: &Plan, partitions: usize) -> Result<f64, Failure> {
     plan.flags.warmup_duration = HEADROOM_WARMUP;
     plan.flags.message_count = 0;
     plan.flags.partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
-    let (series, _, _) = run_floor(&plan, Display::silent())?;
+    let (series, _, _) = run_floor(&plan, Display::silent(), None)?;
     Ok(series.total().rate())
 }

@@ -48,6 +48,7 @@ mod recorder;
 mod reporter;
 mod result;
 mod series;
+mod suite;
 mod task_load;
 mod text_report;
 mod wire;
@@ -58,7 +59,7 @@ use std::process::ExitCode;
 
 pub use failure::{Exit, Failure};
 
-use arguments::Arguments;
+use arguments::{Arguments, OutputForm};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
@@ -75,10 +76,15 @@ pub fn main_with_args(program: &'static str, arguments: &[OsString]) -> ExitCode
         Err(error) => return answer_parse_error(&error).into(),
     };
     pinning::raise_open_files_limit();
+    let form = arguments.load.additions.output;
     match modes::run(arguments) {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => {
-            let _ = writeln!(std::io::stderr().lock(), "{program}: {failure}");
+            // Nobody is left to tell if even this cannot be printed.
+            let _ = match form {
+                OutputForm::Json => output::print(&output::failed(&failure)).is_ok(),
+                _ => writeln!(std::io::stderr().lock(), "{program}: {failure}").is_ok(),
+            };
             failure.exit().into()
         }
     }

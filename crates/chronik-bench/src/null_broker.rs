@@ -38,7 +38,9 @@ use chronik_protocol::{
 use chronik_record::BatchHeader;
 
 use crate::failure::Failure;
+use crate::pinning::pin_worker;
 use crate::poller::{Poller, Ready};
+use crate::quantity::Cores;
 use crate::wire::Wire;
 
 /// Token of a thread's own wake-up.
@@ -70,15 +72,16 @@ pub struct NullBroker {
 
 impl NullBroker {
     /// A broker whose topics have `partitions` partitions, served by `threads` threads, on a free
-    /// port of the loopback interface.
+    /// port of the loopback interface; `cores` are theirs.
     ///
     /// # Errors
     /// If there is no port or no thread to be had.
-    pub fn start(partitions: i32, threads: usize) -> Result<Self, Failure> {
-        Self::start_with(partitions, threads).map_err(Failure::system("start the null broker"))
+    pub fn start(partitions: i32, threads: usize, cores: Option<&Cores>) -> Result<Self, Failure> {
+        let started = Self::start_with(partitions, threads, cores);
+        started.map_err(Failure::system("start the null broker"))
     }
 
-    fn start_with(partitions: i32, threads: usize) -> io::Result<Self> {
+    fn start_with(partitions: i32, threads: usize, cores: Option<&Cores>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -94,7 +97,13 @@ impl NullBroker {
             let answers = Answers { address, partitions, next_offsets: BTreeMap::new() };
             let shard = Shard::new(accepted, woken, answers, Arc::clone(&stop))?;
             let thread = thread::Builder::new().name(format!("null-broker-{index}"));
-            broker.threads.push(thread.spawn(move || shard.serve())?);
+            let cores = cores.cloned();
+            let serve = move || {
+                // Without its core the broker is slower, not wrong; the load's own pin reports.
+                let _ = pin_worker(cores.as_ref(), index);
+                shard.serve();
+            };
+            broker.threads.push(thread.spawn(serve)?);
         }
         let thread = thread::Builder::new().name("null-broker-accept".to_owned());
         broker.threads.push(thread.spawn(move || accept(&listener, &mut handles, &stop))?);

@@ -18,6 +18,9 @@ const DURATION_DEFAULT: Duration = Duration::from_secs(60);
 /// Longest sample of the measured time.
 const SAMPLE_MAX: Duration = Duration::from_secs(1);
 
+/// Sample of a run that ends by its number of messages.
+const COUNTED_SAMPLE: Duration = Duration::from_millis(100);
+
 /// Samples that a short measured time is cut into, for its picture.
 const SAMPLES_WANTED: u32 = 40;
 
@@ -139,7 +142,7 @@ impl Plan {
     #[must_use]
     pub fn sample(&self) -> Duration {
         let interval = Duration::from_secs(self.flags.report_interval_secs);
-        let measured = self.duration.unwrap_or(SAMPLE_MAX * SAMPLES_WANTED);
+        let measured = self.duration.unwrap_or(COUNTED_SAMPLE * SAMPLES_WANTED);
         let wanted = (measured / SAMPLES_WANTED).clamp(SAMPLE_MIN, SAMPLE_MAX);
         let parts = interval.as_nanos().div_ceil(wanted.as_nanos()).max(1);
         interval / u32::try_from(parts).unwrap_or(u32::MAX)

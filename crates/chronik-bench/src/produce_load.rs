@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,9 @@ use chronik_protocol::ApiKey;
 
 use crate::audit::{Audit, Verdict};
 use crate::batch_template::{BatchTemplate, MessageShape};
-use crate::client::{ClientError, Connection, Endpoint, NewTopic, Topic, Versions};
+use crate::client::{
+    ClientError, Connection, Endpoint, NEWEST_PRODUCE_BY_NAME, NewTopic, Topic, Versions,
+};
 use crate::clock::RunClock;
 use crate::arguments::Connections;
 use crate::failure::Failure;
@@ -22,7 +24,7 @@ use crate::pacer::Pacer;
 use crate::pinning::pin_worker;
 use crate::plan::{Plan, Surroundings};
 use crate::process_probe::ProcessProbe;
-use crate::produce_request::{NEWEST_BY_NAME, RequestShape, RequestTemplate};
+use crate::produce_request::{RequestShape, RequestTemplate};
 use crate::producer_engine::{EngineShape, ProducerEngine};
 use crate::producer_worker::{Producer, ProducerWorker, WorkerContext, WorkerEnd};
 use crate::read_back::{ReadBackPlan, read_back};
@@ -63,8 +65,6 @@ pub struct Target {
     pub durability: String,
     /// Partitions by leader.
     pub leaders: BTreeMap<Endpoint, Vec<i32>>,
-    /// True if this run created it.
-    pub is_new: bool,
 }
 
 /// Makes sure that the topic of a plan exists, and looks at it.
@@ -75,8 +75,7 @@ pub fn prepare_target(plan: &Plan) -> Result<Target, Failure> {
     let flags = &plan.flags;
     let mut connection = Connection::open(&plan.endpoints, plan.request_timeout())?;
     let mut found = connection.topic(&flags.topic)?;
-    let is_new = found.is_none();
-    if is_new {
+    if found.is_none() {
         if flags.additions.no_create_topic {
             let text = format!("topic {} does not exist, and --no-create-topic was given", flags.topic);
             return Err(Failure::Usage(text));
@@ -118,7 +117,7 @@ pub fn prepare_target(plan: &Plan) -> Result<Target, Failure> {
         }
     }
     let versions = connection.versions().clone();
-    Ok(Target { topic, versions, durability, leaders, is_new })
+    Ok(Target { topic, versions, durability, leaders })
 }
 
 impl Target {
@@ -339,14 +338,14 @@ pub fn run_alone(
     target: &Target,
     load: ProduceLoad,
     display: Display,
-    stop: Arc<AtomicBool>,
+    stop: &Arc<AtomicBool>,
 ) -> Result<(Series, LoadEnd, Schedule), Failure> {
     let clock = RunClock::start();
     let context = WorkerContext {
         clock,
         bootstrap: Arc::new(plan.endpoints.clone()),
         topic: Arc::from(target.topic.name.as_str()),
-        stop,
+        stop: Arc::clone(stop),
     };
     let schedule = schedule_of(plan, clock, load.connections);
     let (reports, received) = channel();
@@ -356,7 +355,7 @@ pub fn run_alone(
     drop(reports);
     let mut series = reporter.run(&received);
     let end = join_workers(threads)?;
-    if plan.duration.is_none() {
+    if plan.duration.is_none() || stop.load(Ordering::Relaxed) {
         let last = end.recorders.iter().map(|it| it.last_success).max().unwrap_or_default();
         series.end_at(last.since(schedule.measure_from));
     }
@@ -405,12 +404,12 @@ pub fn verify(
 }
 
 fn request_shape(plan: &Plan, target: &Target) -> Result<RequestShape, Failure> {
-    let by_name = target.versions.choose(ApiKey::Produce, NEWEST_BY_NAME);
+    let by_name = target.versions.choose(ApiKey::Produce, NEWEST_PRODUCE_BY_NAME);
     let version = by_name.or_else(|| target.versions.choose(ApiKey::Produce, i16::MAX));
     let address = plan.flags.bootstrap_servers.clone();
     let unsupported = ClientError::Unsupported { address, api: ApiKey::Produce };
     let version = version.ok_or(unsupported)?;
-    if version > NEWEST_BY_NAME && target.topic.id == Uuid::ZERO {
+    if version > NEWEST_PRODUCE_BY_NAME && target.topic.id == Uuid::ZERO {
         return Err(Failure::Server("the broker asks for topic ids and gives none".to_owned()));
     }
     Ok(RequestShape {

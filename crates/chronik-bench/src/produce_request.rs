@@ -19,9 +19,6 @@ use chronik_protocol::{
 
 use crate::client::CLIENT_ID;
 
-/// Newest version this tool sends by topic name; later ones know topics by id.
-pub const NEWEST_BY_NAME: i16 = 12;
-
 /// Where the correlation id lies in a frame.
 const CORRELATION_ID: usize = FRAME_PREFIX_BYTES + 4;
 
@@ -68,14 +65,8 @@ pub struct RequestParts<'a> {
 impl RequestParts<'_> {
     /// Bytes of the whole frame.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.head.len() + self.batch.len() + self.tail.len()
-    }
-
-    /// Never true: a frame has a header.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

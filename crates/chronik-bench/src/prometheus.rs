@@ -23,19 +23,18 @@ struct Figures {
     p99_seconds: f64,
 }
 
-/// A page of figures and the thread that serves it until the process ends.
+/// Running figures; with a page, and a thread that serves it until the process ends.
 #[derive(Clone, Debug)]
 pub struct LiveFigures {
     figures: Arc<Mutex<Figures>>,
-    address: SocketAddr,
 }
 
 impl LiveFigures {
-    /// Serves on `port` of the loopback interface; 0 takes a free one.
+    /// Serves on `port` of the loopback interface, 0 for a free one, and says where.
     ///
     /// # Errors
     /// If the port cannot be had.
-    pub fn serve(port: u16) -> io::Result<Self> {
+    pub fn serve(port: u16) -> io::Result<(Self, SocketAddr)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let address = listener.local_addr()?;
         let figures = Arc::new(Mutex::new(Figures::default()));
@@ -47,13 +46,19 @@ impl LiveFigures {
                 let _ = answer(stream, &page);
             }
         })?;
-        Ok(Self { figures, address })
+        Ok((Self { figures }, address))
     }
 
-    /// Where the page is.
+    /// Figures without a page.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn detached() -> Self {
+        Self { figures: Arc::new(Mutex::new(Figures::default())) }
+    }
+
+    /// Messages so far.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.figures.lock().expect("no holder of the figures panics").messages
     }
 
     /// Adds an interval.
@@ -107,10 +112,10 @@ mod tests {
 
     #[test]
     fn a_scrape_sees_what_was_counted() {
-        let live = LiveFigures::serve(0).unwrap();
+        let (live, address) = LiveFigures::serve(0).unwrap();
         let counts = Counts { messages: 500, bytes: 9, ..Counts::default() };
         live.update(&Interval { seconds: 0.5, counts, ..Interval::default() });
-        let mut stream = TcpStream::connect(live.address()).unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
         let mut page = String::new();
         stream.read_to_string(&mut page).unwrap();

@@ -208,7 +208,7 @@ impl Summary {
             late: counts.late,
             intended: counts.intended,
             is_rate_sustained: is_open
-                .then(|| messages >= counts.intended as f64 * SUSTAINED_MIN),
+                .then_some(messages >= counts.intended as f64 * SUSTAINED_MIN),
             latency: LatencySummary::of(&series.latency),
             failed_latency: LatencySummary::of(&series.failed_latency),
             client_cpu_seconds: cpu,

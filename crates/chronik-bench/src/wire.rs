@@ -179,7 +179,7 @@ impl Wire {
 
 impl FrameSink for Wire {
     fn send(&mut self, request: RequestParts<'_>) {
-        if request.len() < DIRECT_BYTES_MIN || self.broken.is_some() {
+        if request.size() < DIRECT_BYTES_MIN || self.broken.is_some() {
             self.queue(request.head);
             self.queue(request.batch);
             self.queue(request.tail);

@@ -105,12 +105,6 @@ impl Connection {
         })
     }
 
-    /// The other end, for messages.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     /// What the other end speaks.
     #[must_use]
     pub fn versions(&self) -> &Versions {

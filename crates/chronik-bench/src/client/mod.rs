@@ -9,12 +9,14 @@ mod connection;
 mod endpoint;
 mod error;
 mod fetch;
+mod produce;
 
-pub use admin::{NewTopic, Topic, TopicPartition};
+pub use admin::{NewTopic, Topic};
 pub use connection::{Connection, Versions};
 pub use endpoint::Endpoint;
 pub use error::{ClientError, code_name};
-pub use fetch::{FetchPlan, FetchedPartition, fetch_request, fetched_partitions};
+pub use fetch::{FetchPlan, fetch_request, fetched_partitions};
+pub use produce::{NEWEST_PRODUCE_BY_NAME, ProducePlan};
 
 /// What this tool calls itself in requests.
 pub const CLIENT_ID: &str = "chronik-bench";

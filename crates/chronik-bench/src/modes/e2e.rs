@@ -85,8 +85,12 @@ pub(crate) fn run_with(plan: &Plan, display: Display) -> Result<RunResult, Failu
     }
     let mut result = if is_e2e {
         let mut result = RunResult::of(configuration, read);
-        result.summary.failed = written.total().counts.failed;
-        result.other_side = Some(("written", Summary::of(&written)));
+        let writing = Summary::of(&written);
+        result.summary.failed = writing.failed;
+        result.summary.late = writing.late;
+        result.summary.intended = writing.intended;
+        result.summary.is_rate_sustained = writing.is_rate_sustained;
+        result.other_side = Some(("written", writing));
         result
     } else {
         let mut result = RunResult::of(configuration, written);

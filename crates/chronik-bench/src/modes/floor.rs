@@ -11,7 +11,7 @@ use crate::result::RunResult;
 
 /// Runs the mode `floor`.
 pub(crate) fn run(plan: &Plan) -> Result<RunResult, Failure> {
-    let (series, _, around) = run_floor(plan, display_of(plan)?)?;
+    let (series, _, around) = run_floor(plan, display_of(plan)?, None)?;
     Ok(RunResult::of(Configuration::of(plan, &around), series))
 }
 

@@ -1,23 +1,25 @@
 //! What each mode does, and where results go.
 
-mod consume;
-mod e2e;
+pub(crate) mod consume;
+pub(crate) mod e2e;
 mod floor;
-mod produce;
+pub(crate) mod produce;
 mod tasks;
 
-use crate::arguments::{Arguments, LoadArguments, Mode};
+use crate::arguments::{Arguments, LoadArguments, Mode, Verb};
 use crate::client::Connection;
 use crate::failure::Failure;
 use crate::output;
 use crate::plan::Plan;
+use crate::suite;
 
 /// Does what the command line asks for.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
-    if arguments.verb.is_some() {
-        return Err(Failure::Usage("the suite is not built yet".to_owned()));
+    match arguments.verb {
+        Some(Verb::Suite(arguments)) => suite::run(&arguments),
+        Some(Verb::Report(arguments)) => suite::write_page(&arguments.suite, &arguments.page),
+        None => run_load(arguments.load),
     }
-    run_load(arguments.load)
 }
 
 fn run_load(flags: LoadArguments) -> Result<(), Failure> {

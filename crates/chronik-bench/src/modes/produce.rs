@@ -16,14 +16,14 @@ use crate::result::{Gap, Headroom, RunResult};
 
 /// Runs the mode.
 pub(crate) fn run(plan: &Plan) -> Result<RunResult, Failure> {
-    run_with(plan, display_of(plan)?, Arc::new(AtomicBool::new(false)))
+    run_with(plan, display_of(plan)?, &Arc::default())
 }
 
 /// Runs the mode with a display of its own; setting `stop` ends the load early.
 pub(crate) fn run_with(
     plan: &Plan,
     display: Display,
-    stop: Arc<AtomicBool>,
+    stop: &Arc<AtomicBool>,
 ) -> Result<RunResult, Failure> {
     let target = prepare_target(plan)?;
     let load = ProduceLoad::prepare(plan, &target)?;
@@ -79,7 +79,9 @@ pub(crate) fn display_of(plan: &Plan) -> Result<Display, Failure> {
     let live = match flags.prometheus_port {
         Some(port) => {
             let live = LiveFigures::serve(port);
-            Some(live.map_err(Failure::system("listen on --prometheus-port"))?)
+            let (live, address) = live.map_err(Failure::system("listen on --prometheus-port"))?;
+            plan.say(|| format!("figures for Prometheus at http://{address}/metrics"));
+            Some(live)
         }
         None => None,
     };

@@ -1,23 +1,16 @@
 //! `round-trip` and `metadata`: tasks that wait for each answer.
 
-use std::borrow::Cow;
-
 use chronik_common::{OsRng, Rng};
-use chronik_protocol::produce::{
-    PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData,
-};
-use chronik_protocol::{ApiKey, Records, Request};
 
 use super::produce::display_of;
 use crate::audit::{Audit, Verdict};
 use crate::batch_template::{BatchTemplate, MessageShape, Run, Stamp};
-use crate::client::{ClientError, Connection, FetchPlan, code_name};
+use crate::client::{ClientError, Connection, FetchPlan, ProducePlan, code_name};
 use crate::clock::{Moment, wall_ms};
 use crate::failure::Failure;
 use crate::ledger::{BatchPlace, LaneLedger};
 use crate::plan::{Configuration, Plan};
 use crate::produce_load::{Target, prepare_target};
-use crate::produce_request::NEWEST_BY_NAME;
 use crate::result::RunResult;
 use crate::task_load::{Done, Step, run_tasks};
 
@@ -75,11 +68,7 @@ struct RoundTrip {
     connection: Connection,
     template: BatchTemplate,
     shape: MessageShape,
-    topic: String,
-    topic_id: chronik_common::Uuid,
-    partition: i32,
-    acks: i16,
-    timeout_ms: i32,
+    place: ProducePlan,
     sequence: u64,
 }
 
@@ -102,11 +91,13 @@ impl RoundTrip {
             connection,
             template: BatchTemplate::new(shape, 1),
             shape,
-            topic: target.topic.name.clone(),
-            topic_id: target.topic.id,
-            partition: partition.index,
-            acks: plan.acks(),
-            timeout_ms: i32::try_from(flags.request_timeout_ms).unwrap_or(i32::MAX),
+            place: ProducePlan {
+                topic: target.topic.name.clone(),
+                topic_id: target.topic.id,
+                partition: partition.index,
+                acks: plan.acks(),
+                timeout_ms: i32::try_from(flags.request_timeout_ms).unwrap_or(i32::MAX),
+            },
             sequence: 0,
         })
     }
@@ -116,42 +107,15 @@ impl RoundTrip {
         self.sequence += 1;
         let runs = [Run { intended: now, count: 1 }];
         let stamped = self.template.stamp(&Stamp {
-            partition: self.partition,
+            partition: self.place.partition,
             first_sequence: sequence,
             runs: &runs,
             timestamp_ms: wall_ms(),
             producer: None,
         });
         let crc = stamped.crc;
-        let request = Request::Produce(ProduceRequest {
-            transactional_id: None,
-            acks: self.acks,
-            timeout_ms: self.timeout_ms,
-            topic_data: vec![TopicProduceData {
-                name: Cow::Borrowed(&self.topic),
-                topic_id: self.topic_id,
-                partition_data: vec![PartitionProduceData {
-                    index: self.partition,
-                    records: Some(Records::Borrowed(stamped.bytes)),
-                }],
-            }],
-        });
-        let version = self
-            .connection
-            .version_up_to(ApiKey::Produce, NEWEST_BY_NAME)
-            .or_else(|_| self.connection.version_of(ApiKey::Produce))?;
-        let (code, base_offset) =
-            self.connection.exchange(&request, version, |reader, version| {
-                let answer = ProduceResponse::decode(reader, version)?;
-                let partition =
-                    answer.responses.first().and_then(|topic| topic.partition_responses.first());
-                Ok(partition.map_or((-1, -1), |it| (it.error_code, it.base_offset)))
-            })?;
-        if code != 0 {
-            let action = format!("store a message ({})", code_name(code));
-            return Err(ClientError::Refused { action, code, message: None }.into());
-        }
-        let mut ledger = LaneLedger::new(self.partition, self.shape.writer);
+        let base_offset = self.connection.produce(&self.place, stamped.bytes)?;
+        let mut ledger = LaneLedger::new(self.place.partition, self.shape.writer);
         ledger.next_sequence = sequence + 1;
         if sequence > 0 {
             // Earlier trips compared theirs.
@@ -171,8 +135,8 @@ impl RoundTrip {
     /// Reads from `offset` until the message is there, and compares it.
     fn await_message(&mut self, offset: i64, ledger: LaneLedger) -> Result<(), Failure> {
         let plan = FetchPlan {
-            topic: &self.topic,
-            topic_id: self.topic_id,
+            topic: &self.place.topic,
+            topic_id: self.place.topic_id,
             max_wait_ms: WAIT_MS,
             max_bytes: ANSWER_BYTES,
             partition_max_bytes: ANSWER_BYTES,
@@ -180,7 +144,7 @@ impl RoundTrip {
         let mut audit = Audit::new(self.shape, vec![ledger], true);
         while audit.stored() == 0 {
             let mut refused = None;
-            self.connection.fetch(&plan, &[(self.partition, offset)], |partition| {
+            self.connection.fetch(&plan, &[(self.place.partition, offset)], |partition| {
                 if partition.error_code != 0 {
                     refused = Some(partition.error_code);
                 }

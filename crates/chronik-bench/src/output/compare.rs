@@ -53,7 +53,7 @@ pub(crate) fn compare(first: &Path, second: &Path, form: OutputForm) -> Result<(
         OutputForm::Json => {
             let row = |row: &Row| json!({ "figure": row.name, "a": row.a, "b": row.b, "ratio": row.ratio });
             let rows: Vec<_> = rows.iter().map(row).collect();
-            print(&pretty(&envelope(json!({ "rows": rows, "differences": differences }))))
+            print(&pretty(&envelope(&json!({ "rows": rows, "differences": differences }))))
         }
         OutputForm::Csv => {
             let lines = rows.iter().map(|row| {

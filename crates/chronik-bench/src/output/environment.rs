@@ -58,8 +58,8 @@ fn memory_bytes() -> Option<u64> {
 /// Time that the hypervisor gave to others, since the machine started.
 fn steal_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
-    let all = stat.lines().next()?.split_whitespace();
-    Some(all.skip(8).next()?.parse::<f64>().ok()? / 100.0)
+    let steal = stat.lines().next()?.split_whitespace().nth(8)?;
+    Some(steal.parse::<f64>().ok()? / 100.0)
 }
 
 fn scheduling_policy() -> Option<&'static str> {

@@ -48,14 +48,21 @@ pub(crate) fn write(plan: &Plan, result: &RunResult) -> Result<(), Failure> {
     match more.output {
         OutputForm::Text => print(&text_report::text(result)),
         OutputForm::Csv => print(&csv::csv(&result.intervals)),
-        OutputForm::Json => print(&pretty(&envelope(document.unwrap_or_default()))),
+        OutputForm::Json => print(&pretty(&envelope(&document.unwrap_or_default()))),
     }
 }
 
 /// An answer on standard output: one object with command, version, ok and data.
-pub(crate) fn envelope(data: Value) -> Value {
+pub(crate) fn envelope(data: &Value) -> Value {
     let version = env!("CARGO_PKG_VERSION");
     json!({ "command": "bench", "version": version, "ok": true, "data": data })
+}
+
+/// The answer on standard output of a run that failed.
+pub(crate) fn failed(failure: &Failure) -> String {
+    let error = json!({ "code": failure.code(), "message": failure.to_string() });
+    let version = env!("CARGO_PKG_VERSION");
+    pretty(&json!({ "command": "bench", "version": version, "ok": false, "error": error }))
 }
 
 /// A document as text that ends with a newline.

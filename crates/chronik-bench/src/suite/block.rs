@@ -1,0 +1,424 @@
+//! One block: a fresh server, one load, its figures.
+//!
+//! Figures are a flat table of numbers with names; which of them counts is in the row.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chronik_common::Uuid;
+use chronik_record::{BatchBuilder, Codec};
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::noise::Noise;
+use super::rows::{Kind, Row, Variant};
+use super::server::{ServerCommand, SuiteServer, wipe};
+use crate::arguments::{Arguments, Durability, Mode};
+use crate::client::{Connection, Endpoint, NewTopic, ProducePlan};
+use crate::clock::wall_ms;
+use crate::failure::Failure;
+use crate::floor::run_floor;
+use crate::journal_floor::run_journal_floor;
+use crate::modes::{consume, e2e, produce};
+use crate::plan::Plan;
+use crate::process_probe::{ProcessCost, ProcessProbe};
+use crate::prometheus::LiveFigures;
+use crate::quantity::Cores;
+use crate::reporter::Display;
+use crate::result::{RunResult, Summary};
+use crate::task_load::{Done, Step, run_tasks};
+
+/// Topic of all loads.
+const TOPIC: &str = "suite";
+
+/// Rate of the producer beside a catch-up, in messages of 1,000 bytes per second.
+const LIVE_RATE: u64 = 20_000;
+
+/// Load of a backlog: as fast as the server takes it.
+const BACKLOG: &str = "-c 4 --connections per-task --in-flight 1000 --linger-ms 2 \
+                       --batch-size 65536 --acks 1 -w 0";
+
+/// Longest wait for a first acknowledgement.
+const FIRST_ACK_MAX: Duration = Duration::from_secs(60);
+
+/// Longest wait of one attempt: a connection request that nobody took is repeated only after a
+/// second, which would be measured instead of the server.
+const FIRST_ACK_STEP: Duration = Duration::from_millis(100);
+
+/// What a block is run with.
+#[derive(Clone, Debug)]
+pub(crate) struct Lab {
+    /// The server.
+    pub binary: PathBuf,
+    /// The `chronik` command.
+    pub dev_binary: Option<PathBuf>,
+    /// Its data.
+    pub data: PathBuf,
+    /// Durability class of topics.
+    pub durability: Durability,
+    /// Measured time.
+    pub duration: Duration,
+    /// Time before it.
+    pub warmup: Duration,
+    /// True for a trial.
+    pub is_small: bool,
+    /// Core of the server and core of the client.
+    pub split: Option<(usize, usize)>,
+}
+
+/// Figures by name.
+type Figures = BTreeMap<&'static str, f64>;
+
+/// Runs one block of a row and returns it as JSON.
+pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Failure> {
+    let server = SuiteServer::start(lab.server_command(variant.kind)?)?;
+    let before = (Noise::now(), probe(&server)?.look().unwrap_or_default());
+    let mut bench = Bench { lab, server, words: variant.words(lab.is_small) };
+    let figures = match variant.kind {
+        Kind::Load | Kind::SlowDisk { .. } => bench.load(),
+        Kind::HalfOfMaximum => bench.half_of_maximum(),
+        Kind::CatchUp { with_live } => bench.catch_up(with_live),
+        Kind::KillInTheMiddle => bench.kill_in_the_middle(),
+        Kind::CreateTopics => bench.create_topics(),
+        Kind::Idle => bench.idle(),
+        Kind::Restart => bench.restart(),
+    }?;
+    assert!(figures.contains_key(row.primary), "{} says {}", row.name, row.primary);
+    let used = probe(&bench.server).ok().and_then(|it| it.look());
+    let used = used.map_or(0.0, |state| state.since(&before.1).cpu_seconds);
+    let noise = before.0.zip(Noise::now()).map(|(then, now)| now.since(&then, used));
+    bench.server.kill();
+    wipe(&lab.data);
+    Ok(json!({ "figures": figures, "noise": noise }))
+}
+
+/// Messages per second of a variant's load against the null broker.
+pub(crate) fn floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64, Failure> {
+    let nobody = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
+    let plan = lab.plan(&variant.words(lab.is_small), &nobody, time)?;
+    let cores = lab.split.map(|(server, _)| Cores(vec![server]));
+    Ok(run_floor(&plan, Display::silent(), cores.as_ref())?.0.total().rate())
+}
+
+/// Messages per second of a variant's bytes, written without a broker.
+pub(crate) fn journal_floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64, Failure> {
+    let nobody = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
+    let plan = lab.plan(&variant.words(lab.is_small), &nobody, time)?;
+    let directory = lab.data.parent().unwrap_or(&lab.data);
+    let syncs = lab.durability == Durability::Fsync;
+    let series = run_journal_floor(&plan, directory, syncs, Display::silent())?;
+    Ok(series.total().rate())
+}
+
+impl Lab {
+    fn server_command(&self, kind: Kind) -> Result<ServerCommand, Failure> {
+        let (data, core) = (self.data.clone(), self.split.map(|(server, _)| server));
+        let Kind::SlowDisk { delay_micros } = kind else {
+            let binary = self.binary.clone();
+            return Ok(ServerCommand { binary, data, sync_delay_micros: None, core });
+        };
+        if self.durability == Durability::Os {
+            return Err(Failure::Usage("os topics do not wait for the disk".to_owned()));
+        }
+        let binary = self.dev_binary.clone().ok_or_else(|| {
+            Failure::Usage("the `chronik` command is needed; name it with --dev-binary".to_owned())
+        })?;
+        Ok(ServerCommand { binary, data, sync_delay_micros: Some(delay_micros), core })
+    }
+
+    /// The plan of a command line of words.
+    fn plan(&self, words: &[String], at: &Endpoint, time: Duration) -> Result<Plan, Failure> {
+        let line = std::iter::once("chronik-bench".to_owned()).chain(words.iter().cloned());
+        let parsed = Arguments::try_parse_from(line);
+        let mut flags = parsed.map_err(|error| Failure::Usage(error.to_string()))?.load;
+        flags.bootstrap_servers = at.to_string();
+        flags.topic = TOPIC.to_owned();
+        if flags.message_count == 0 {
+            flags.duration = Some(time);
+        }
+        if !words.iter().any(|word| word == "-w") {
+            flags.warmup_duration = self.warmup;
+        }
+        let durability = ("chronik.durability".to_owned(), self.durability.name().to_owned());
+        flags.additions.topic_config.push(durability);
+        flags.additions.pin = self.split.map(|(_, client)| Cores(vec![client]));
+        Plan::new(flags)
+    }
+}
+
+/// A server under load.
+struct Bench<'a> {
+    lab: &'a Lab,
+    server: SuiteServer,
+    words: Vec<String>,
+}
+
+impl Bench<'_> {
+    fn plan_of(&self, words: &[String]) -> Result<Plan, Failure> {
+        let mut plan = self.lab.plan(words, &self.server.endpoint(), self.lab.duration)?;
+        plan.flags.additions.pid = i32::try_from(self.server.pid()).ok();
+        Ok(plan)
+    }
+
+    fn plan(&self) -> Result<Plan, Failure> {
+        self.plan_of(&self.words)
+    }
+
+    fn load(&self) -> Result<Figures, Failure> {
+        let plan = self.plan()?;
+        let result = run_load(&plan)?;
+        Ok(figures_of(&result))
+    }
+
+    /// The open loop at half of what a closed loop reaches on the same server.
+    fn half_of_maximum(&self) -> Result<Figures, Failure> {
+        let mut closed = self.plan()?;
+        closed.flags.mode = Mode::Produce;
+        closed.duration = Some((self.lab.duration / 3).max(Duration::from_secs(1)));
+        let maximum = run_load(&closed)?.summary.messages_per_second;
+        let mut plan = self.plan()?;
+        plan.rate = Some((maximum / 2.0).max(1.0) as u64);
+        let mut figures = figures_of(&run_load(&plan)?);
+        figures.insert("rate", maximum / 2.0);
+        Ok(figures)
+    }
+
+    fn backlog(&self) -> Result<(), Failure> {
+        let mut words = self.words.clone();
+        words.extend(BACKLOG.split_whitespace().map(str::to_owned));
+        run_load(&self.plan_of(&words)?).map(|_| ())
+    }
+
+    fn catch_up(&self, with_live: bool) -> Result<Figures, Failure> {
+        self.backlog()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let live = with_live.then(|| self.start_live(&stop)).transpose()?;
+        if with_live {
+            // The producer's figures are of its whole time, most of it beside the reader.
+            thread::sleep(self.lab.warmup);
+        }
+        let mut plan = self.plan_of(&["-m".to_owned(), "fetch".to_owned()])?;
+        plan.flags.message_count = 0;
+        let result = consume::run_with(&plan, Display::silent());
+        stop.store(true, Ordering::Relaxed);
+        let live = live.map(|thread| thread.join().expect("a load does not panic")).transpose()?;
+        let mut figures = figures_of(&result?);
+        if let Some(live) = live {
+            figures.insert("live_p99_ms", live.summary.latency.p99_ms);
+            figures.insert("live_messages_per_second", live.summary.messages_per_second);
+        }
+        Ok(figures)
+    }
+
+    /// A paced producer to another topic, until `stop` is set.
+    fn start_live(
+        &self,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<thread::JoinHandle<Result<RunResult, Failure>>, Failure> {
+        let words = format!("-c 64 -s 1000 --rate {LIVE_RATE} -w 0");
+        let words: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
+        let mut plan = self.plan_of(&words)?;
+        plan.flags.topic = format!("{TOPIC}-live");
+        let stop = Arc::clone(stop);
+        let run = move || produce::run_with(&plan, Display::silent(), &stop);
+        let thread = thread::Builder::new().name("live-load".to_owned()).spawn(run);
+        thread.map_err(Failure::system("start a thread"))
+    }
+
+    fn kill_in_the_middle(&mut self) -> Result<Figures, Failure> {
+        let mut plan = self.plan()?;
+        plan.flags.warmup_duration = Duration::ZERO;
+        plan.flags.additions.pid = None;
+        let half = plan.flags.message_count / 2;
+        let progress = LiveFigures::detached();
+        let seen = progress.clone();
+        let run = move || {
+            let display = Display { live: Some(progress), ..Display::silent() };
+            produce::run_with(&plan, display, &Arc::default())
+        };
+        let thread = thread::Builder::new().name("verified-load".to_owned()).spawn(run);
+        let thread = thread.map_err(Failure::system("start a thread"))?;
+        while seen.messages() < half && !thread.is_finished() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let killed_at = seen.messages();
+        self.server.kill();
+        self.server.spawn_again()?;
+        let result = thread.join().expect("a load does not panic")?;
+        let mut figures = figures_of(&result);
+        figures.insert("killed_after_messages", killed_at as f64);
+        Ok(figures)
+    }
+
+    fn create_topics(&self) -> Result<Figures, Failure> {
+        let plan = self.plan()?;
+        let configs = plan.flags.additions.topic_config.clone();
+        let series = run_tasks(&plan, Display::silent(), |task, _| {
+            let mut connection = Connection::open(&plan.endpoints, plan.request_timeout())?;
+            let configs = configs.clone();
+            let mut next = 0_u64;
+            let step: Step = Box::new(move |_| {
+                next += 1;
+                connection.create_topic(&NewTopic {
+                    name: format!("{TOPIC}-{task}-{next}"),
+                    partitions: 1,
+                    replication_factor: 1,
+                    configs: configs.clone(),
+                })?;
+                Ok(Done { count: 1, bytes: 0 })
+            });
+            Ok(step)
+        })?;
+        let summary = Summary::of(&series);
+        let mut figures = summary_figures(&summary);
+        figures.insert("operations_per_second", summary.messages_per_second);
+        Ok(figures)
+    }
+
+    fn create_topic(&self, plan: &Plan) -> Result<(), Failure> {
+        let mut connection = Connection::open(&plan.endpoints, plan.request_timeout())?;
+        connection.create_topic(&NewTopic {
+            name: TOPIC.to_owned(),
+            partitions: plan.flags.partitions,
+            replication_factor: 1,
+            configs: plan.flags.additions.topic_config.clone(),
+        })?;
+        Ok(())
+    }
+
+    fn idle(&self) -> Result<Figures, Failure> {
+        let plan = self.plan()?;
+        self.create_topic(&plan)?;
+        let connections = (0..plan.flags.concurrency)
+            .map(|_| Connection::open(&plan.endpoints, plan.request_timeout()))
+            .collect::<Result<Vec<_>, _>>()?;
+        // What opening them left behind is not idleness.
+        thread::sleep(self.lab.warmup);
+        let probe = probe(&self.server)?;
+        let before = probe.look().unwrap_or_default();
+        let started = Instant::now();
+        thread::sleep(self.lab.duration);
+        let cost = probe.look().unwrap_or_default().since(&before);
+        let seconds = started.elapsed().as_secs_f64();
+        drop(connections);
+        let mut figures = cost_figures(&cost);
+        figures.insert("server_cpu_percent", cost.cpu_seconds / seconds * 100.0);
+        Ok(figures)
+    }
+
+    fn restart(&mut self) -> Result<Figures, Failure> {
+        self.backlog()?;
+        self.server.kill();
+        let started = Instant::now();
+        self.server.spawn_again()?;
+        while self.first_ack().is_err() {
+            if started.elapsed() > FIRST_ACK_MAX {
+                return Err(Failure::Server("no acknowledgement after the restart".to_owned()));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        let first_ack_ms = started.elapsed().as_secs_f64() * 1e3;
+        let state = probe(&self.server)?.look().unwrap_or_default();
+        let mut figures = cost_figures(&state.since(&state));
+        figures.insert("first_ack_ms", first_ack_ms);
+        Ok(figures)
+    }
+
+    /// Stores one message.
+    fn first_ack(&self) -> Result<(), Failure> {
+        let mut connection = Connection::open(&[self.server.endpoint()], FIRST_ACK_STEP)?;
+        let mut batch = BatchBuilder::new(Codec::None);
+        batch.append(wall_ms(), None, Some(b"first"), &[]);
+        let place = ProducePlan {
+            topic: TOPIC.to_owned(),
+            topic_id: Uuid::ZERO,
+            partition: 0,
+            acks: -1,
+            timeout_ms: 1_000,
+        };
+        connection.produce(&place, &batch.build())?;
+        Ok(())
+    }
+}
+
+fn probe(server: &SuiteServer) -> Result<ProcessProbe, Failure> {
+    let gone = || Failure::Server("the server ended".to_owned());
+    ProcessProbe::of(server.pid()).ok_or_else(gone)
+}
+
+fn run_load(plan: &Plan) -> Result<RunResult, Failure> {
+    match plan.flags.mode {
+        Mode::E2e | Mode::Mixed => e2e::run_with(plan, Display::silent()),
+        _ => produce::run_with(plan, Display::silent(), &Arc::default()),
+    }
+}
+
+fn figures_of(result: &RunResult) -> Figures {
+    let mut figures = summary_figures(&result.summary);
+    if let Some((name, other)) = &result.other_side {
+        figures.insert("other_messages_per_second", other.messages_per_second);
+        figures.insert("other_p99_ms", other.latency.p99_ms);
+        if let (&"read", Some(server)) = (name, &result.summary.server) {
+            let gigabytes = other.megabytes_per_second * other.seconds / 1e3;
+            let per_gigabyte = crate::series::per(server.cost.cpu_seconds, gigabytes);
+            figures.insert("server_cpu_seconds_per_gigabyte_read", per_gigabyte);
+            figures.insert("megabytes_read_per_second", other.megabytes_per_second);
+        }
+    }
+    if let Some(verdict) = &result.read_back {
+        for (name, count) in [
+            ("read_back", verdict.stored),
+            ("acknowledged", verdict.acknowledged),
+            ("lost", verdict.lost),
+            ("duplicated", verdict.duplicated),
+            ("reordered", verdict.reordered),
+        ] {
+            figures.insert(name, count as f64);
+        }
+    }
+    if let Some(gap) = &result.gap {
+        figures.insert("longest_gap_ms", gap.longest_ms);
+    }
+    figures
+}
+
+fn summary_figures(summary: &Summary) -> Figures {
+    let mut figures = Figures::from([
+        ("messages_per_second", summary.messages_per_second),
+        ("megabytes_per_second", summary.megabytes_per_second),
+        ("requests_per_second", summary.requests_per_second),
+        ("messages_per_request", summary.messages_per_request),
+        ("failed", summary.failed as f64),
+        ("p50_ms", summary.latency.p50_ms),
+        ("p99_ms", summary.latency.p99_ms),
+        ("p999_ms", summary.latency.p999_ms),
+        ("max_ms", summary.latency.max_ms),
+        ("client_cpu_micros_per_request", summary.client_cpu_micros_per_request),
+        ("client_cpu_micros_per_message", summary.client_cpu_micros_per_message),
+    ]);
+    if let Some(is_sustained) = summary.is_rate_sustained {
+        figures.insert("is_rate_sustained", f64::from(u8::from(is_sustained)));
+        figures.insert("late", summary.late as f64);
+    }
+    if let Some(server) = &summary.server {
+        figures.extend(cost_figures(&server.cost));
+        figures.insert("server_cpu_percent", server.cpu_percent);
+        figures.insert("server_cpu_micros_per_request", server.cpu_micros_per_request);
+        figures.insert("server_cpu_micros_per_message", server.cpu_micros_per_message);
+        figures.insert("server_cpu_seconds_per_gigabyte", server.cpu_seconds_per_gigabyte);
+        figures.insert("context_switches_per_request", server.context_switches_per_request);
+    }
+    figures
+}
+
+fn cost_figures(cost: &ProcessCost) -> Figures {
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    Figures::from([
+        ("resident_mebibytes", mebibytes(cost.resident_bytes)),
+        ("resident_mebibytes_peak", mebibytes(cost.resident_bytes_peak)),
+    ])
+}

@@ -1,0 +1,321 @@
+//! The rows of the suite: names, commands, and the figure that counts.
+
+/// What a row does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// One load.
+    Load,
+    /// A load at half of the rate that a closed loop reached just before.
+    HalfOfMaximum,
+    /// A backlog is written first; then it is read.
+    CatchUp {
+        /// True if a paced producer writes at the same time.
+        with_live: bool,
+    },
+    /// A counted load; the server is killed and started again in the middle of it.
+    KillInTheMiddle,
+    /// Topics are created.
+    CreateTopics,
+    /// Partitions and connections without load.
+    Idle,
+    /// A backlog is written; the server is killed and started again.
+    Restart,
+    /// A load on a disk that takes longer to sync by so many microseconds.
+    SlowDisk {
+        /// Added to every sync.
+        delay_micros: u32,
+    },
+}
+
+/// A row.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Its name, as on the command line.
+    pub name: &'static str,
+    /// What it measures.
+    pub what: &'static str,
+    /// The figure that counts.
+    pub primary: &'static str,
+    /// True if the same load against the floors says something.
+    pub has_floor: bool,
+    /// Its variants, at least one.
+    pub variants: &'static [Variant],
+}
+
+/// A variant of a row.
+#[derive(Debug)]
+pub(crate) struct Variant {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub kind: Kind,
+    /// Command line of its load.
+    line: &'static str,
+    /// What is added to it for a trial.
+    small: &'static str,
+}
+
+impl Variant {
+    /// The command line of the load, as words.
+    pub(crate) fn words(&self, is_small: bool) -> Vec<String> {
+        let small = if is_small { self.small } else { "" };
+        let words = self.line.split_whitespace().chain(small.split_whitespace());
+        words.map(str::to_owned).collect()
+    }
+}
+
+const fn load(name: &'static str, line: &'static str) -> Variant {
+    variant(name, Kind::Load, line)
+}
+
+const fn variant(name: &'static str, kind: Kind, line: &'static str) -> Variant {
+    Variant { name, kind, line, small: "" }
+}
+
+const fn row(
+    name: &'static str,
+    what: &'static str,
+    primary: &'static str,
+    variants: &'static [Variant],
+) -> Row {
+    Row { name, what, primary, has_floor: true, variants }
+}
+
+const fn without_floor(
+    name: &'static str,
+    what: &'static str,
+    primary: &'static str,
+    variants: &'static [Variant],
+) -> Row {
+    Row { name, what, primary, has_floor: false, variants }
+}
+
+/// Every row that one node can run, in order.
+pub(crate) const ROWS: &[Row] = &[
+    row(
+        "single-64",
+        "64 connections, one request of one message each",
+        "requests_per_second",
+        &[
+            load("acks 1", "-c 64 --connections per-task --acks 1"),
+            load("acks 0", "-c 64 --connections per-task --acks 0"),
+            load("acks all", "-c 64 --connections per-task --acks all"),
+        ],
+    ),
+    row(
+        "single-128",
+        "128 connections, one request of one message each",
+        "requests_per_second",
+        &[
+            load("acks 1", "-c 128 --connections per-task --acks 1"),
+            load("acks 0", "-c 128 --connections per-task --acks 0"),
+            load("acks all", "-c 128 --connections per-task --acks all"),
+        ],
+    ),
+    row(
+        "plan-64",
+        "the plan's command: 64 tasks share one connection",
+        "messages_per_second",
+        &[load("acks 1", "-c 64")],
+    ),
+    row(
+        "plan-128",
+        "the plan's command: 128 tasks share one connection",
+        "messages_per_second",
+        &[load("acks 1", "-c 128")],
+    ),
+    row(
+        "batch-100B",
+        "4 producers, 6 partitions, batches of 64 KB of 100 B messages",
+        "megabytes_per_second",
+        &[
+            load(
+                "acks 1",
+                "-c 4 --connections per-task --in-flight 6000 --linger-ms 5 --batch-size 65536 \
+                 -s 100 -p 6 --acks 1",
+            ),
+            load(
+                "acks all",
+                "-c 4 --connections per-task --in-flight 6000 --linger-ms 5 --batch-size 65536 \
+                 -s 100 -p 6 --acks all",
+            ),
+        ],
+    ),
+    row(
+        "batch-1KB",
+        "4 producers, 6 partitions, batches of 64 KB of 1 KB messages",
+        "megabytes_per_second",
+        &[
+            load(
+                "acks 1",
+                "-c 4 --connections per-task --in-flight 1000 --linger-ms 5 --batch-size 65536 \
+                 -s 1024 -p 6 --acks 1",
+            ),
+            load(
+                "acks all",
+                "-c 4 --connections per-task --in-flight 1000 --linger-ms 5 --batch-size 65536 \
+                 -s 1024 -p 6 --acks all",
+            ),
+        ],
+    ),
+    row(
+        "parts-1000",
+        "64 connections over 1,000 partitions, and 4 producers of 1 KB messages",
+        "server_cpu_micros_per_request",
+        &[
+            Variant {
+                small: "-p 50",
+                ..load("singles", "-c 64 --connections per-task --acks 1 -p 1000")
+            },
+            Variant {
+                small: "-p 50",
+                ..load(
+                    "batches",
+                    "-c 4 --connections per-task --in-flight 20000 --linger-ms 5 --batch-size \
+                     65536 -s 1024 --acks 1 -p 1000",
+                )
+            },
+        ],
+    ),
+    without_floor(
+        "rate-e2e",
+        "open loop, one consumer: time until the consumer has the message",
+        "p99_ms",
+        &[
+            load("1 K/s", "-m e2e -c 256 --rate 1k --arrival poisson"),
+            load("10 K/s", "-m e2e -c 256 --rate 10k --arrival poisson"),
+            variant("half of maximum", Kind::HalfOfMaximum, "-m e2e -c 256 --arrival poisson"),
+        ],
+    ),
+    without_floor(
+        "tail-fanout",
+        "50 MB/s in, read at the tail by every consumer",
+        "server_cpu_seconds_per_gigabyte_read",
+        &[
+            load(
+                "1 consumer",
+                "-m mixed -c 2000 --connections 4 --linger-ms 2 --batch-size 65536 -s 1024 --rate \
+                 50k --consumers 1",
+            ),
+            load(
+                "8 consumers",
+                "-m mixed -c 2000 --connections 4 --linger-ms 2 --batch-size 65536 -s 1024 --rate \
+                 50k --consumers 8",
+            ),
+        ],
+    ),
+    without_floor(
+        "catchup-warm",
+        "a backlog of 2 GB in the page cache, read by one consumer",
+        "megabytes_per_second",
+        &[
+            Variant {
+                small: "-n 60000",
+                ..variant("alone", Kind::CatchUp { with_live: false }, "-n 2000000 -s 1000")
+            },
+            Variant {
+                small: "-n 60000",
+                ..variant("with 20 MB/s", Kind::CatchUp { with_live: true }, "-n 2000000 -s 1000")
+            },
+        ],
+    ),
+    without_floor(
+        "acks-ladder",
+        "the same open loop with each level of acknowledgement",
+        "p50_ms",
+        &[
+            load("acks 0", "-c 64 --connections per-task --rate 2k --acks 0"),
+            load("acks 1", "-c 64 --connections per-task --rate 2k --acks 1"),
+            load("acks all", "-c 64 --connections per-task --rate 2k --acks all"),
+        ],
+    ),
+    without_floor(
+        "no-loss-1M",
+        "1 M messages of idempotent producers; kill -9 and restart in the middle; audit",
+        "lost",
+        &[Variant {
+            small: "-n 100000",
+            ..variant(
+                "kill -9",
+                Kind::KillInTheMiddle,
+                "-m verify -c 512 --connections 8 -p 6 -n 1000000",
+            )
+        }],
+    ),
+    without_floor(
+        "meta-write",
+        "topics created by 8 tasks",
+        "operations_per_second",
+        &[variant("create", Kind::CreateTopics, "-m metadata -c 8")],
+    ),
+    without_floor(
+        "idle",
+        "1,000 partitions and 1,000 connections without load",
+        "server_cpu_percent",
+        &[Variant { small: "-p 50 -c 50", ..variant("idle", Kind::Idle, "-p 1000 -c 1000") }],
+    ),
+    without_floor(
+        "restart",
+        "1 GB over 1,000 partitions, kill -9: time to the first acknowledgement",
+        "first_ack_ms",
+        &[Variant {
+            small: "-p 50 -n 30000",
+            ..variant("kill -9", Kind::Restart, "-p 1000 -n 1000000 -s 1000")
+        }],
+    ),
+    without_floor(
+        "slow-disk",
+        "64 connections; every sync takes longer",
+        "requests_per_second",
+        &[
+            variant(
+                "0.5 ms",
+                Kind::SlowDisk { delay_micros: 500 },
+                "-c 64 --connections per-task --acks 1",
+            ),
+            variant(
+                "2 ms",
+                Kind::SlowDisk { delay_micros: 2_000 },
+                "-c 64 --connections per-task --acks 1",
+            ),
+            variant(
+                "10 ms",
+                Kind::SlowDisk { delay_micros: 10_000 },
+                "-c 64 --connections per-task --acks 1",
+            ),
+        ],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::Arguments;
+    use crate::plan::Plan;
+
+    #[test]
+    fn every_line_of_every_row_is_a_run_that_fits_together() {
+        for row in ROWS {
+            assert!(!row.variants.is_empty(), "{}", row.name);
+            for variant in row.variants {
+                for is_small in [false, true] {
+                    let words = variant.words(is_small);
+                    let line = std::iter::once("chronik-bench".to_owned()).chain(words);
+                    let parsed = Arguments::try_parse_from(line);
+                    let parsed = parsed.unwrap_or_else(|error| panic!("{}: {error}", row.name));
+                    let plan = Plan::new(parsed.load);
+                    assert!(plan.is_ok(), "{}: {plan:?}", row.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for row in ROWS {
+            assert_eq!(ROWS.iter().filter(|other| other.name == row.name).count(), 1);
+        }
+    }
+}
