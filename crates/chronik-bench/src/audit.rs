@@ -83,7 +83,8 @@ impl Verdict {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let wrong = self.duplicated + self.reordered + self.corrupt;
-        let missing = if self.is_acknowledged { self.lost + self.partitions_that_differ } else { 0 };
+        let missing =
+            if self.is_acknowledged { self.lost + self.partitions_that_differ } else { 0 };
         wrong + missing == 0
     }
 
@@ -160,7 +161,8 @@ impl Audit {
         let count = u32::try_from(header.record_count).unwrap_or(0);
         let place = || format!("partition {partition}, offset {}", header.base_offset.0);
         if header.verify_crc(batch).is_err() {
-            return self.differ(place, "wrong checksum", |it| it.corrupt += u64::from(count.max(1)));
+            return self
+                .differ(place, "wrong checksum", |it| it.corrupt += u64::from(count.max(1)));
         }
         if header.attributes.is_control() || count == 0 {
             return;
@@ -172,7 +174,8 @@ impl Audit {
                 return self.differ(place, "records that cannot be read", |it| it.corrupt += count);
             }
         };
-        let Some(first) = first.filter(|it| self.lanes.contains_key(&(partition, it.writer))) else {
+        let Some(first) = first.filter(|it| self.lanes.contains_key(&(partition, it.writer)))
+        else {
             self.verdict.foreign += u64::from(count);
             return;
         };
@@ -202,8 +205,8 @@ impl Audit {
         for (sequence, record) in (first.sequence..).zip(&records) {
             let Some(value) = record.ok().and_then(|record| record.value) else { return false };
             let identity = Identity::read(value);
-            let follows = identity
-                .is_some_and(|it| it.writer == first.writer && it.sequence == sequence);
+            let follows =
+                identity.is_some_and(|it| it.writer == first.writer && it.sequence == sequence);
             if !follows || !is_expected_value(&self.shape, value) {
                 return false;
             }
@@ -271,7 +274,10 @@ impl Audit {
                 }
                 self.verdict.lost += lost;
                 self.verdict.first_difference.get_or_insert_with(|| {
-                    format!("missing: partition {partition}, writer {writer}, sequence {}", hole.start)
+                    format!(
+                        "missing: partition {partition}, writer {writer}, sequence {}",
+                        hole.start
+                    )
                 });
             }
         }
@@ -312,7 +318,8 @@ impl LaneAudit {
             self.next = sequences.end;
             return Found::InOrder;
         }
-        let covering = |hole: &Range<u64>| hole.start <= sequences.start && sequences.end <= hole.end;
+        let covering =
+            |hole: &Range<u64>| hole.start <= sequences.start && sequences.end <= hole.end;
         let Some(at) = self.holes.iter().position(covering) else { return Found::Again };
         let hole = self.holes.remove(at);
         if sequences.end < hole.end {
@@ -357,8 +364,13 @@ mod tests {
         fn batch(&mut self) -> Vec<u8> {
             let first_sequence = self.ledger.next_sequence;
             let runs = [Run { intended: Moment(1), count: 3 }];
-            let stamp =
-                Stamp { partition: 0, first_sequence, runs: &runs, timestamp_ms: 5, producer: None };
+            let stamp = Stamp {
+                partition: 0,
+                first_sequence,
+                runs: &runs,
+                timestamp_ms: 5,
+                producer: None,
+            };
             let stamped = self.template.stamp(&stamp);
             let crc = stamped.crc;
             let mut batch = stamped.bytes.to_vec();

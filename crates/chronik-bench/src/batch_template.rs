@@ -175,7 +175,8 @@ impl BatchTemplate {
     fn key(&self, partition: i32, sequence: u64) -> u64 {
         match self.shape.keys {
             KeyPattern::Random => {
-                let place = u64::from(self.shape.writer) << 32 | u64::from(partition.unsigned_abs());
+                let place =
+                    u64::from(self.shape.writer) << 32 | u64::from(partition.unsigned_abs());
                 mix(mix(place) ^ sequence)
             }
             KeyPattern::Sequential => sequence,
@@ -279,15 +280,14 @@ mod tests {
 
     #[test]
     fn every_stamped_batch_passes_the_full_validation_of_chronik_record() {
-        let rules = ValidationRules {
-            level: ValidationLevel::Full,
-            ..ValidationRules::new(WallMs(1_000))
-        };
+        let rules =
+            ValidationRules { level: ValidationLevel::Full, ..ValidationRules::new(WallMs(1_000)) };
         for codec in Codec::ALL {
             for bytes in [24, 63, 64, 256, 8_191, 8_192] {
                 let mut template = BatchTemplate::new(shape(bytes, codec), 40);
                 // Large first: nothing of it may show in smaller ones.
-                for (count, id) in [(40, None), (1, Some((77, 5))), (17, None), (2, Some((77, 5)))] {
+                for (count, id) in [(40, None), (1, Some((77, 5))), (17, None), (2, Some((77, 5)))]
+                {
                     let runs = [Run { intended: Moment(5), count }];
                     let stamp = Stamp { producer: id, ..stamp(&runs) };
                     let stamped = template.stamp(&stamp);
@@ -305,10 +305,7 @@ mod tests {
     fn every_message_says_who_wrote_it_and_when_it_was_meant_to_go() {
         let shape = shape(100, Codec::None);
         let mut template = BatchTemplate::new(shape, 5);
-        let runs = [
-            Run { intended: Moment(10), count: 2 },
-            Run { intended: Moment(20), count: 1 },
-        ];
+        let runs = [Run { intended: Moment(10), count: 2 }, Run { intended: Moment(20), count: 1 }];
         let batch = template.stamp(&stamp(&runs)).bytes.to_vec();
         let limits = DecompressionLimits::output_bytes(1 << 20);
         let found: Vec<_> = records(&batch, limits)

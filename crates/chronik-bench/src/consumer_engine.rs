@@ -166,7 +166,8 @@ impl ConsumerEngine {
         now: Moment,
         recorder: &mut Recorder,
     ) -> Result<(), ReadError> {
-        let malformed = |error: chronik_protocol::DecodeError| ReadError::Malformed(error.to_string());
+        let malformed =
+            |error: chronik_protocol::DecodeError| ReadError::Malformed(error.to_string());
         let (_, body) =
             decode_response_header(payload, ApiKey::Fetch, self.version).map_err(malformed)?;
         let (code, partitions) =
@@ -211,7 +212,8 @@ impl ConsumerEngine {
             let Some((batch, rest)) = bytes.split_at_checked(header.size()) else { break };
             bytes = rest;
             let offset = header.base_offset.0;
-            let damaged = |what: &str| ReadError::Damaged { partition, offset, what: what.to_owned() };
+            let damaged =
+                |what: &str| ReadError::Damaged { partition, offset, what: what.to_owned() };
             header.verify_crc(batch).map_err(|error| damaged(&error.to_string()))?;
             let next = header.next_offset().0;
             if next <= position.next_offset {

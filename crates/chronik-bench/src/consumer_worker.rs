@@ -84,7 +84,9 @@ impl ConsumerWorker {
                 break;
             }
             let timeout = self.timeout(now, until);
-            self.poller.wait(Some(timeout), &mut ready).map_err(Failure::system("wait for sockets"))?;
+            self.poller
+                .wait(Some(timeout), &mut ready)
+                .map_err(Failure::system("wait for sockets"))?;
             for event in &ready {
                 let now = self.clock.now();
                 if event.is_readable {

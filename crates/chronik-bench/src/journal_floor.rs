@@ -53,8 +53,7 @@ impl FloorFile {
         let name = format!("chronik-bench-{}-{:x}.floor", std::process::id(), OsRng.next_u64());
         let path = directory.join(name);
         let failed = |source| Failure::File { action: "write", path: path.clone(), source };
-        let file =
-            OpenOptions::new().create_new(true).write(true).open(&path).map_err(failed)?;
+        let file = OpenOptions::new().create_new(true).write(true).open(&path).map_err(failed)?;
         let this = Self { file, path: path.clone() };
         let zeroes = vec![0; 1 << 20];
         for position in (0..FILE_BYTES).step_by(zeroes.len()) {

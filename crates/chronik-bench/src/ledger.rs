@@ -142,7 +142,8 @@ mod tests {
         assert_eq!(corrupt.place, expected.place);
         assert_ne!(corrupt.content, expected.content);
         // Two batches that swapped places are not the same log.
-        let swapped = [BatchPlace { base_offset: 13, ..BATCH }, BatchPlace { base_offset: 10, ..other }];
+        let swapped =
+            [BatchPlace { base_offset: 13, ..BATCH }, BatchPlace { base_offset: 10, ..other }];
         assert_ne!(sum(&swapped), expected);
         let mut merged = sum(&[BATCH]);
         merged.merge(sum(&[other]));
@@ -156,7 +157,9 @@ mod tests {
         ledger.leave_unresolved(50..60);
         ledger.leave_unresolved(10..11);
         assert_eq!(ledger.acknowledged(), 89);
-        for (sequence, is_unresolved) in [(9, false), (10, true), (11, false), (59, true), (60, false)] {
+        for (sequence, is_unresolved) in
+            [(9, false), (10, true), (11, false), (59, true), (60, false)]
+        {
             assert_eq!(ledger.is_unresolved(sequence), is_unresolved, "{sequence}");
         }
     }

@@ -11,9 +11,9 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::Arc;
 use std::thread;
 
 use chronik_common::ErrorCode;
@@ -238,8 +238,8 @@ struct Answers {
 impl Answers {
     fn answer(&mut self, payload: &[u8], out: &mut OutputBuffer) -> io::Result<()> {
         let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
-        let prefix =
-            RequestPrefix::decode(payload).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let prefix = RequestPrefix::decode(payload)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         let api = ApiKey::from_number(prefix.api_key)
             .filter(|api| APIS.contains(api) && api.shown().contains(prefix.api_version))
             .ok_or(io::ErrorKind::InvalidData)?;
@@ -293,7 +293,11 @@ impl Answers {
             Request::ListOffsets(request) => {
                 let topics = request.topics.iter().map(|topic| ListOffsetsTopicResponse {
                     name: topic.name.clone(),
-                    partitions: topic.partitions.iter().map(|it| self.end_of(it.partition_index)).collect(),
+                    partitions: topic
+                        .partitions
+                        .iter()
+                        .map(|it| self.end_of(it.partition_index))
+                        .collect(),
                 });
                 let response =
                     ListOffsetsResponse { topics: topics.collect(), ..Default::default() };

@@ -357,16 +357,33 @@ pub(crate) mod tests {
     #[test]
     fn the_lines_of_the_plan_mean_what_they_say() {
         let first = plan(&[
-            "--bootstrap-servers", "localhost:9092", "--topic", "t", "--mode", "produce",
-            "--concurrency", "64", "--duration", "20s", "--warmup-duration", "2s",
-            "--report-interval-secs", "5",
+            "--bootstrap-servers",
+            "localhost:9092",
+            "--topic",
+            "t",
+            "--mode",
+            "produce",
+            "--concurrency",
+            "64",
+            "--duration",
+            "20s",
+            "--warmup-duration",
+            "2s",
+            "--report-interval-secs",
+            "5",
         ]);
         assert_eq!(first.duration, Some(Duration::from_secs(20)));
         assert_eq!(first.flags.warmup_duration, Duration::from_secs(2));
         assert_eq!((first.class(), first.acks(), first.is_verified), (LoadClass::M, 1, true));
         let second = plan(&[
-            "--bootstrap-servers", "localhost:9092", "--duration", "30", "--concurrency", "128",
-            "--message-size", "256",
+            "--bootstrap-servers",
+            "localhost:9092",
+            "--duration",
+            "30",
+            "--concurrency",
+            "128",
+            "--message-size",
+            "256",
         ]);
         assert_eq!(second.duration, Some(Duration::from_secs(30)));
         assert_eq!(second.flags.topic, "chronik-bench");
@@ -375,11 +392,40 @@ pub(crate) mod tests {
     #[test]
     fn every_flag_of_the_original_tool_is_taken() {
         plan(&[
-            "--compression", "lz4", "-p", "3", "-r", "1", "--acks", "-1", "--linger-ms", "5",
-            "--batch-size", "65536", "--request-timeout-ms", "1000", "--message-timeout-ms",
-            "2000", "--csv-output", "a.csv", "--json-output", "a.json", "--prometheus-port", "0",
-            "--verbose", "-n", "10", "--rate-limit", "100", "--key-pattern", "sequential",
-            "--payload-pattern", "text", "--create-topic", "--delete-topic-after", "--validate",
+            "--compression",
+            "lz4",
+            "-p",
+            "3",
+            "-r",
+            "1",
+            "--acks",
+            "-1",
+            "--linger-ms",
+            "5",
+            "--batch-size",
+            "65536",
+            "--request-timeout-ms",
+            "1000",
+            "--message-timeout-ms",
+            "2000",
+            "--csv-output",
+            "a.csv",
+            "--json-output",
+            "a.json",
+            "--prometheus-port",
+            "0",
+            "--verbose",
+            "-n",
+            "10",
+            "--rate-limit",
+            "100",
+            "--key-pattern",
+            "sequential",
+            "--payload-pattern",
+            "text",
+            "--create-topic",
+            "--delete-topic-after",
+            "--validate",
             "--disable-auto-commit",
         ]);
         for mode in ["produce", "consume", "round-trip", "metadata"] {
@@ -421,7 +467,8 @@ pub(crate) mod tests {
     fn samples_divide_the_report_interval() {
         for (duration, report) in [("20s", "5"), ("1s", "5"), ("60", "1"), ("7s", "3")] {
             let plan = plan(&["-d", duration, "--report-interval-secs", report]);
-            let (sample, interval) = (plan.sample(), Duration::from_secs(plan.flags.report_interval_secs));
+            let (sample, interval) =
+                (plan.sample(), Duration::from_secs(plan.flags.report_interval_secs));
             let parts = interval.as_secs_f64() / sample.as_secs_f64();
             assert!((parts - parts.round()).abs() < 1e-3, "{duration} {report}: {sample:?}");
             assert!(sample <= SAMPLE_MAX && sample >= SAMPLE_MIN / 2, "{sample:?}");

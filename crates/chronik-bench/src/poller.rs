@@ -71,7 +71,12 @@ mod linux {
         ///
         /// # Errors
         /// If the socket is watched already.
-        pub fn add(&mut self, fd: BorrowedFd<'_>, token: usize, wants_write: bool) -> io::Result<()> {
+        pub fn add(
+            &mut self,
+            fd: BorrowedFd<'_>,
+            token: usize,
+            wants_write: bool,
+        ) -> io::Result<()> {
             let data = epoll::EventData::new_u64(token as u64);
             Ok(epoll::add(&self.epoll, fd, data, interest(wants_write))?)
         }
@@ -100,7 +105,11 @@ mod linux {
         ///
         /// # Errors
         /// Those of epoll, but for signals.
-        pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        pub fn wait(
+            &mut self,
+            timeout: Option<Duration>,
+            ready: &mut Vec<Ready>,
+        ) -> io::Result<()> {
             ready.clear();
             let precise = timeout.filter(|timeout| !timeout.is_zero() && *timeout < PRECISE_MAX);
             if let Some(timeout) = precise {
@@ -175,7 +184,12 @@ mod portable {
         ///
         /// # Errors
         /// If there are no more file descriptors.
-        pub fn add(&mut self, fd: BorrowedFd<'_>, token: usize, wants_write: bool) -> io::Result<()> {
+        pub fn add(
+            &mut self,
+            fd: BorrowedFd<'_>,
+            token: usize,
+            wants_write: bool,
+        ) -> io::Result<()> {
             self.watched.push((fd.try_clone_to_owned()?, token, wants_write));
             Ok(())
         }
@@ -203,7 +217,11 @@ mod portable {
         ///
         /// # Errors
         /// Those of poll, but for signals.
-        pub fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
+        pub fn wait(
+            &mut self,
+            timeout: Option<Duration>,
+            ready: &mut Vec<Ready>,
+        ) -> io::Result<()> {
             ready.clear();
             let flags = |wants_write: bool| {
                 if wants_write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }
@@ -220,8 +238,7 @@ mod portable {
             }
             for (fd, (_, token, _)) in fds.iter().zip(&self.watched) {
                 let found = fd.revents();
-                let is_readable =
-                    found.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+                let is_readable = found.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
                 let is_writable = found.contains(PollFlags::OUT);
                 if is_readable || is_writable {
                     ready.push(Ready { token: *token, is_readable, is_writable });

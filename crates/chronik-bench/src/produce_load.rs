@@ -10,13 +10,13 @@ use std::time::Duration;
 use chronik_common::Uuid;
 use chronik_protocol::ApiKey;
 
+use crate::arguments::Connections;
 use crate::audit::{Audit, Verdict};
 use crate::batch_template::{BatchTemplate, MessageShape};
 use crate::client::{
     ClientError, Connection, Endpoint, NEWEST_PRODUCE_BY_NAME, NewTopic, Topic, Versions,
 };
 use crate::clock::RunClock;
-use crate::arguments::Connections;
 use crate::failure::Failure;
 use crate::identity::mix;
 use crate::ledger::LaneLedger;
@@ -77,7 +77,8 @@ pub fn prepare_target(plan: &Plan) -> Result<Target, Failure> {
     let mut found = connection.topic(&flags.topic)?;
     if found.is_none() {
         if flags.additions.no_create_topic {
-            let text = format!("topic {} does not exist, and --no-create-topic was given", flags.topic);
+            let text =
+                format!("topic {} does not exist, and --no-create-topic was given", flags.topic);
             return Err(Failure::Usage(text));
         }
         plan.say(|| format!("creating topic {}", flags.topic));
@@ -90,8 +91,9 @@ pub fn prepare_target(plan: &Plan) -> Result<Target, Failure> {
     }
     let deadline = std::time::Instant::now() + plan.request_timeout();
     let topic = loop {
-        let is_ready =
-            |topic: &Topic| !topic.partitions.is_empty() && topic.partitions.iter().all(|it| it.leader.is_some());
+        let is_ready = |topic: &Topic| {
+            !topic.partitions.is_empty() && topic.partitions.iter().all(|it| it.leader.is_some())
+        };
         match found {
             Some(topic) if is_ready(&topic) => break topic,
             _ if std::time::Instant::now() > deadline => {
@@ -220,8 +222,13 @@ impl ProduceLoad {
                 None => None,
             };
             let request = RequestTemplate::new(&request).map_err(ClientError::from)?;
-            let engine =
-                ProducerEngine::new(engine_shape, request, template, producer, (writer, partitions));
+            let engine = ProducerEngine::new(
+                engine_shape,
+                request,
+                template,
+                producer,
+                (writer, partitions),
+            );
             let budget = match flags.message_count {
                 0 => u64::MAX,
                 total => share(total, connections, writer),
@@ -273,9 +280,9 @@ impl ProduceLoad {
             let reports = reports.clone();
             let part = producers.len() as f64 / total;
             let arrival = plan.flags.additions.arrival;
-            let pacer = plan.rate.map(|rate| {
-                Pacer::new(rate as f64 * part, arrival, schedule.start, number as u64)
-            });
+            let pacer = plan
+                .rate
+                .map(|rate| Pacer::new(rate as f64 * part, arrival, schedule.start, number as u64));
             let timeout = plan.request_timeout();
             let pin = plan.flags.additions.pin.clone();
             let thread = thread::Builder::new().name(format!("producer-{index}"));
@@ -301,8 +308,7 @@ impl ProduceLoad {
 pub fn join_workers(
     threads: Vec<thread::JoinHandle<Result<WorkerEnd, Failure>>>,
 ) -> Result<LoadEnd, Failure> {
-    let mut end =
-        LoadEnd { ledgers: Vec::new(), recorders: Vec::new(), unsent: 0, failure: None };
+    let mut end = LoadEnd { ledgers: Vec::new(), recorders: Vec::new(), unsent: 0, failure: None };
     for thread in threads {
         let worker = thread.join().expect("workers do not panic")?;
         end.ledgers.extend(worker.ledgers);

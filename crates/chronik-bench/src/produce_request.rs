@@ -129,7 +129,8 @@ impl RequestTemplate {
         let payload = self.head.len() + batch.len() + self.tail.len() - FRAME_PREFIX_BYTES;
         let payload = u32::try_from(payload).expect("a frame is shorter than 4 GiB");
         self.head[..FRAME_PREFIX_BYTES].copy_from_slice(&payload.to_be_bytes());
-        self.head[CORRELATION_ID..CORRELATION_ID + 4].copy_from_slice(&correlation_id.to_be_bytes());
+        self.head[CORRELATION_ID..CORRELATION_ID + 4]
+            .copy_from_slice(&correlation_id.to_be_bytes());
         let partition_at = self.fixed_bytes - 4;
         self.head[partition_at..self.fixed_bytes].copy_from_slice(&partition.to_be_bytes());
         RequestParts { head: &self.head, batch, tail: self.tail }

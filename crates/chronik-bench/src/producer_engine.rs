@@ -580,7 +580,11 @@ mod tests {
         }
     }
 
-    fn engine(shape: EngineShape, producer: Option<(i64, i16)>, partitions: &[i32]) -> ProducerEngine {
+    fn engine(
+        shape: EngineShape,
+        producer: Option<(i64, i16)>,
+        partitions: &[i32],
+    ) -> ProducerEngine {
         let request = RequestTemplate::new(&RequestShape {
             version: VERSION,
             topic: "t".to_owned(),
@@ -644,7 +648,8 @@ mod tests {
         engine.offer(ms(1), ms(1), 8);
         engine.pump(ms(1), 77, &mut frames, &mut recorder);
         let first = frames.take();
-        let effect = engine.on_answer(&answer(0, ErrorCode::NotEnoughReplicas, -1), ms(2), &mut recorder);
+        let effect =
+            engine.on_answer(&answer(0, ErrorCode::NotEnoughReplicas, -1), ms(2), &mut recorder);
         assert_eq!(effect, Ok(Effect::Reconnect));
         engine.on_disconnect("gone", ms(2), &mut recorder);
         assert_eq!(engine.free_slots(), 0, "they are still under way");

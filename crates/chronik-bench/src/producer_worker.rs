@@ -178,7 +178,8 @@ impl ProducerWorker {
         let mut ledgers = Vec::new();
         for mut station in self.stations {
             if station.engine.has_given_up() {
-                failure = Some(format!("gave up after --message-timeout-ms: {}", station.lost_because));
+                failure =
+                    Some(format!("gave up after --message-timeout-ms: {}", station.lost_because));
             }
             station.engine.abandon("no answer before the end", now, &mut self.recorder);
             ledgers.extend(station.engine.into_ledgers());

@@ -82,7 +82,12 @@ fn page(figures: &Figures) -> String {
         ("failed_messages_total", "counter", "Messages that failed.", figures.failed as f64),
         ("messages_per_second", "gauge", "Rate of the last sample.", figures.rate),
         ("latency_p50_seconds", "gauge", "Median of the last sample.", figures.p50_seconds),
-        ("latency_p99_seconds", "gauge", "99th percentile of the last sample.", figures.p99_seconds),
+        (
+            "latency_p99_seconds",
+            "gauge",
+            "99th percentile of the last sample.",
+            figures.p99_seconds,
+        ),
     ];
     let mut page = String::new();
     for (name, kind, help, value) in rows {

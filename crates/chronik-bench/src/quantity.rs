@@ -35,7 +35,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// A sentence for the command line.
 pub fn rate(text: &str) -> Result<u64, String> {
-    let expected = || format!("{text:?} is no rate; expected messages per second such as 1000, 10k");
+    let expected =
+        || format!("{text:?} is no rate; expected messages per second such as 1000, 10k");
     let (number, factor) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 1_000),
         Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),

@@ -323,7 +323,11 @@ mod tests {
             (300, 3, ms(350)),
             (350, DRAIN, Moment::NEVER),
         ] {
-            assert_eq!((schedule.sample_at(ms(at)), schedule.sample_end(ms(at))), (index, end), "{at}");
+            assert_eq!(
+                (schedule.sample_at(ms(at)), schedule.sample_end(ms(at))),
+                (index, end),
+                "{at}"
+            );
         }
     }
 

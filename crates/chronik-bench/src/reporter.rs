@@ -161,9 +161,10 @@ const HEADING: &str = "\
 /// One line of the live table: figures of this interval only.
 fn live_line(interval: &Interval) -> String {
     let ms = |micros: u64| micros as f64 / 1e3;
-    let server = interval
-        .server
-        .map_or_else(|| "-".to_owned(), |it| format!("{:.0} %", per(it.cpu_seconds, interval.seconds) * 100.0));
+    let server = interval.server.map_or_else(
+        || "-".to_owned(),
+        |it| format!("{:.0} %", per(it.cpu_seconds, interval.seconds) * 100.0),
+    );
     format!(
         "{:>6.1} {:>11.0} {:>9.1} {:>8.2} {:>8.2} {:>8.1} {:>8} {:>8.1} {:>11}",
         interval.start_seconds + interval.seconds,

@@ -221,8 +221,11 @@ mod tests {
             }
         }
         series.close(u32::MAX - 1, None);
-        let shapes: Vec<_> =
-            series.intervals.iter().map(|it| (it.counts.messages, (it.seconds * 1e3).round())).collect();
+        let shapes: Vec<_> = series
+            .intervals
+            .iter()
+            .map(|it| (it.counts.messages, (it.seconds * 1e3).round()))
+            .collect();
         assert_eq!(shapes, [(20, 100.0), (20, 100.0), (20, 50.0)]);
         assert_eq!(series.drained.messages, 20);
         let total = series.total();

@@ -12,10 +12,7 @@ pub fn text(result: &RunResult) -> String {
     let summary = &result.summary;
     let shape = result.configuration.shape_line();
     rows.push(("load", shape));
-    rows.push((
-        "messages",
-        format!("{} in {:.2} s", grouped(summary.messages), summary.seconds),
-    ));
+    rows.push(("messages", format!("{} in {:.2} s", grouped(summary.messages), summary.seconds)));
     let rate = format!(
         "{} msg/s, {:.2} MB/s",
         grouped(summary.messages_per_second.round() as u64),
@@ -120,8 +117,11 @@ fn failed_line(result: &RunResult) -> String {
     if result.summary.failed == 0 {
         return "0".to_owned();
     }
-    let reasons: Vec<_> =
-        result.errors.iter().map(|(reason, count)| format!("{} {reason}", grouped(*count))).collect();
+    let reasons: Vec<_> = result
+        .errors
+        .iter()
+        .map(|(reason, count)| format!("{} {reason}", grouped(*count)))
+        .collect();
     let latency = &result.summary.failed_latency;
     format!(
         "{} ({}), after p50 {:.2} and at most {:.2} ms",

@@ -104,6 +104,7 @@ pub enum OutputFormat {
 pub enum Verb {
     Dev(verbs::dev::DevArguments),
     Server(verbs::server::ServerArguments),
+    Bench(verbs::bench::BenchArguments),
     Topic(verbs::topic::TopicArguments),
     Produce(verbs::produce::ProduceArguments),
     Consume(verbs::consume::ConsumeArguments),

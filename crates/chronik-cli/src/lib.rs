@@ -42,9 +42,12 @@ use output::Console;
 /// Runs the whole command line; `arguments` come without the name of the program.
 #[must_use]
 pub fn main_with_args(arguments: &[OsString]) -> ExitCode {
-    // The server has its own grammar, in which some letters mean something else.
+    // Server and load tool have their own grammars, in which some letters mean something else.
     if arguments.first().is_some_and(|first| first == "server") {
         return verbs::server::run(arguments[1..].to_vec());
+    }
+    if arguments.first().is_some_and(|first| first == "bench") {
+        return verbs::bench::run(&arguments[1..]);
     }
     let cli = match parse(arguments) {
         Ok(cli) => cli,

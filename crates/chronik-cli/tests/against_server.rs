@@ -512,3 +512,15 @@ fn temporary_directory(name: &str) -> PathBuf {
     fs::create_dir_all(&path).unwrap();
     path
 }
+
+#[test]
+fn bench_is_the_load_tool() {
+    let server = Server::start(&[]);
+    let line = ["bench", "-b", server.address(), "-t", "load", "-n", "200", "-w", "0"];
+    let output = run(chronik().args(line), b"");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("200 messages as acknowledged"), "{text}");
+    let usage = run(chronik().args(["bench", "--duration", "soon"]), b"");
+    assert_eq!(usage.status.code(), Some(2));
+}

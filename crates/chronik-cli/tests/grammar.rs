@@ -140,6 +140,7 @@ fn only_verbs_that_work_are_advertised() {
     let expected = [
         "dev",
         "server",
+        "bench",
         "topic list",
         "topic create",
         "topic describe",

@@ -31,9 +31,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "chronik-partition",
         ],
     ),
+    ("chronik-bench", &["chronik-common", "chronik-record", "chronik-protocol"]),
     // `chronik dev` and `chronik server` run the server in the same process: the command-line tool
     // imports its entry point, and nothing behind it is public. `chronik debug` and
     // `chronik doctor` look at files of a data directory and need their names and formats.
+    // `chronik bench` is `chronik-bench`.
     (
         "chronik-cli",
         &[
@@ -43,9 +45,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "chronik-protocol",
             "chronik-wal",
             "chronik-server",
+            "chronik-bench",
         ],
     ),
-    ("chronik-bench", &["chronik-common", "chronik-record", "chronik-protocol"]),
     (
         "chronik-testkit",
         &[

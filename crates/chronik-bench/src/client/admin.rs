@@ -6,7 +6,9 @@ use chronik_common::{ErrorCode, Uuid};
 use chronik_protocol::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
-use chronik_protocol::delete_topics::{DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse};
+use chronik_protocol::delete_topics::{
+    DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
+};
 use chronik_protocol::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
 };
@@ -17,9 +19,9 @@ use chronik_protocol::list_offsets::{
 use chronik_protocol::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use chronik_protocol::{ApiKey, Request};
 
+use super::Endpoint;
 use super::connection::{Connection, refuse_unless_ok};
 use super::error::ClientError;
-use super::Endpoint;
 
 /// Milliseconds that a broker may take for a change of topics.
 const CHANGE_TIMEOUT_MS: i32 = 30_000;

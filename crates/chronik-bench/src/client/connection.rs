@@ -146,7 +146,8 @@ impl Connection {
         let mut frame = OutputBuffer::new();
         encode_request_frame(&mut frame, header, |out| request.encode(out, version))?;
         let deadline = Instant::now() + self.timeout;
-        let lost = |address: &str, reason| ClientError::Lost { address: address.to_owned(), reason };
+        let lost =
+            |address: &str, reason| ClientError::Lost { address: address.to_owned(), reason };
         self.transmit(&frame.to_vec()).map_err(|error| lost(&self.address, error))?;
         let payload_end = self.receive(deadline).map_err(|error| lost(&self.address, error))?;
         let malformed = |reason| ClientError::malformed(&self.address, reason);

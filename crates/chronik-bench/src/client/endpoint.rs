@@ -22,7 +22,8 @@ impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("{text:?} is no address; expected HOST, HOST:PORT or [IPV6]:PORT");
+        let expected =
+            || format!("{text:?} is no address; expected HOST, HOST:PORT or [IPV6]:PORT");
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']').ok_or_else(expected)?;
             (host, rest.strip_prefix(':'))

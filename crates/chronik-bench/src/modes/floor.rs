@@ -19,8 +19,7 @@ pub(crate) fn run(plan: &Plan) -> Result<RunResult, Failure> {
 pub(crate) fn run_journal(plan: &Plan) -> Result<RunResult, Failure> {
     let wanted = plan.flags.additions.topic_config.iter();
     let is_os = wanted.clone().any(|(key, value)| key == "chronik.durability" && value == "os");
-    let directory =
-        plan.flags.additions.probe_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let directory = plan.flags.additions.probe_dir.clone().unwrap_or_else(std::env::temp_dir);
     let series = run_journal_floor(plan, &directory, !is_os, display_of(plan)?)?;
     let (messages, bytes) = group_of(plan);
     let around = Surroundings {

@@ -37,8 +37,8 @@ pub(crate) fn run_with(
     }
     let mut result = RunResult::of(Configuration::of(plan, &around), series);
     result.notes = notes_of(&end);
-    result.gap = matches!(plan.flags.mode, Mode::Failover | Mode::Verify)
-        .then(|| gap_of(&end, &schedule));
+    result.gap =
+        matches!(plan.flags.mode, Mode::Failover | Mode::Verify).then(|| gap_of(&end, &schedule));
     if let Some(failure) = end.failure {
         return Err(Failure::Server(failure));
     }

@@ -58,8 +58,12 @@ pub(crate) fn run_round_trip(plan: &Plan) -> Result<RunResult, Failure> {
     let mut result = RunResult::of(Configuration::of(plan, &around), series);
     let trips = result.latency.len();
     // Each trip compared its own message; there is nothing else to read back.
-    result.read_back =
-        Some(Verdict { acknowledged: trips, stored: trips, is_acknowledged: true, ..Verdict::default() });
+    result.read_back = Some(Verdict {
+        acknowledged: trips,
+        stored: trips,
+        is_acknowledged: true,
+        ..Verdict::default()
+    });
     Ok(result)
 }
 

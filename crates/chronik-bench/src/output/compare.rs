@@ -57,7 +57,13 @@ pub(crate) fn compare(first: &Path, second: &Path, form: OutputForm) -> Result<(
         }
         OutputForm::Csv => {
             let lines = rows.iter().map(|row| {
-                format!("{},{},{},{}\n", row.name.replace(',', ""), row.a, row.b, row.ratio.unwrap_or(0.0))
+                format!(
+                    "{},{},{},{}\n",
+                    row.name.replace(',', ""),
+                    row.a,
+                    row.b,
+                    row.ratio.unwrap_or(0.0)
+                )
             });
             print(&(String::from("figure,a,b,ratio\n") + &lines.collect::<String>()))
         }
@@ -74,7 +80,8 @@ struct Row {
 
 fn load(path: &Path) -> Result<Value, Failure> {
     let document = read_json(path)?;
-    let refuse = |reason: &str| Failure::NotAResult { path: path.to_owned(), reason: reason.to_owned() };
+    let refuse =
+        |reason: &str| Failure::NotAResult { path: path.to_owned(), reason: reason.to_owned() };
     match document["schema"].as_u64() {
         Some(1) if document["summary"].is_object() => Ok(document),
         Some(1) => Err(refuse("it has no summary")),

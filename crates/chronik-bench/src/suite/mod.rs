@@ -30,6 +30,7 @@ const SCHEMA: u64 = 1;
 /// Part of a block's time that each floor gets, and its bounds.
 const FLOOR_PART: u32 = 4;
 const FLOOR_MIN: Duration = Duration::from_secs(1);
+const FLOOR_MIN_SMALL: Duration = Duration::from_millis(200);
 
 /// Runs the suite, or does what else its flags ask for.
 pub(crate) fn run(arguments: &SuiteArguments) -> Result<(), Failure> {
@@ -70,7 +71,8 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<(), Failure> {
 /// Writes the page of a suite's result.
 pub(crate) fn write_page(suite: &Path, page: &Path) -> Result<(), Failure> {
     let document = output::read_json(suite)?;
-    let refuse = |reason: &str| Failure::NotAResult { path: suite.to_owned(), reason: reason.to_owned() };
+    let refuse =
+        |reason: &str| Failure::NotAResult { path: suite.to_owned(), reason: reason.to_owned() };
     if document["suite"].as_u64() != Some(SCHEMA) {
         return Err(refuse("it is no suite of a form that this tool knows"));
     }
@@ -128,7 +130,8 @@ fn run_variant(
 }
 
 fn floor_time(lab: &Lab) -> Duration {
-    (lab.duration / FLOOR_PART).max(FLOOR_MIN)
+    let shortest = if lab.is_small { FLOOR_MIN_SMALL } else { FLOOR_MIN };
+    (lab.duration / FLOOR_PART).max(shortest)
 }
 
 fn document(arguments: &SuiteArguments, directory: &Path, results: &[Value]) -> Value {

@@ -247,7 +247,11 @@ impl Spread {
 }
 
 fn decimal(value: f64, decimals: usize) -> String {
-    if decimals == 0 { grouped(value.round().max(0.0) as u64) } else { format!("{value:.decimals$}") }
+    if decimals == 0 {
+        grouped(value.round().max(0.0) as u64)
+    } else {
+        format!("{value:.decimals$}")
+    }
 }
 
 /// Text that does not end a table's cell.

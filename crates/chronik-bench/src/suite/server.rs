@@ -171,7 +171,8 @@ fn ready_address(text: &str) -> Option<SocketAddr> {
     if value["message"] == "ready" {
         return value["kafka"].as_str()?.parse().ok();
     }
-    let found = ["bootstrap", "kafka", "kafka_addr"].iter().find_map(|name| value["data"][*name].as_str());
+    let found =
+        ["bootstrap", "kafka", "kafka_addr"].iter().find_map(|name| value["data"][*name].as_str());
     let found = found?.replace("localhost", "127.0.0.1");
     found.parse().ok()
 }

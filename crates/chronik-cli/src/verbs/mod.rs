@@ -1,5 +1,6 @@
 //! What the verbs do: one file per noun.
 
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod consume;
@@ -45,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> ExitCode {
     let result = match verb {
         Verb::Dev(arguments) => return dev::run(&arguments, &context),
         Verb::Server(arguments) => return server::run(arguments.arguments),
+        Verb::Bench(arguments) => return bench::run(&arguments.arguments),
         Verb::Topic(arguments) => topic::run(&arguments.verb, &context),
         Verb::Produce(arguments) => produce::run(&arguments, &context),
         Verb::Consume(arguments) => consume::run(&arguments, &context),
@@ -62,6 +64,7 @@ impl Verb {
         match self {
             Self::Dev(_) => "dev",
             Self::Server(_) => "server",
+            Self::Bench(_) => "bench",
             Self::Topic(arguments) => arguments.verb.name(),
             Self::Produce(_) => "produce",
             Self::Consume(_) => "consume",
