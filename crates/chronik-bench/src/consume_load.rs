@@ -104,6 +104,12 @@ impl ConsumeLoad {
         (stop, outlasts_schedule): (Arc<AtomicBool>, bool),
         reports: &Sender<Report>,
     ) -> Result<Vec<JoinHandle<Result<RecorderEnd, Failure>>>, Failure> {
+        let count = self.workers.len() as u64;
+        // In a load that writes as well, the number of messages is that of the writers.
+        let budget = match plan.flags.message_count {
+            total if total > 0 && !outlasts_schedule => total.div_ceil(count),
+            _ => u64::MAX,
+        };
         let mut threads = Vec::new();
         for (index, consumers) in self.workers.into_iter().enumerate() {
             let (stop, reports) = (Arc::clone(&stop), reports.clone());
@@ -114,7 +120,8 @@ impl ConsumeLoad {
                 pin_worker(pin.as_ref(), index)?;
                 let recorder = Recorder::new(index, schedule, schedule.start, reports);
                 let stop = (stop, outlasts_schedule);
-                let worker = ConsumerWorker::connect(clock, consumers, recorder, stop, timeout)?;
+                let limits = (timeout, budget);
+                let worker = ConsumerWorker::connect(clock, consumers, recorder, stop, limits)?;
                 thread::sleep(schedule.start.since(clock.now()));
                 worker.run()
             };

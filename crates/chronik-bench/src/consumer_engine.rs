@@ -156,7 +156,8 @@ impl ConsumerEngine {
         Ok(())
     }
 
-    /// Takes the answer to the fetch under way, from a frame's payload.
+    /// Takes the answer to the fetch under way, from a frame's payload, and returns how many
+    /// messages it brought.
     ///
     /// # Errors
     /// See [`ReadError`]; the connection is then of no use any more.
@@ -165,7 +166,7 @@ impl ConsumerEngine {
         payload: &[u8],
         now: Moment,
         recorder: &mut Recorder,
-    ) -> Result<(), ReadError> {
+    ) -> Result<u64, ReadError> {
         let malformed =
             |error: chronik_protocol::DecodeError| ReadError::Malformed(error.to_string());
         let (_, body) =
@@ -192,7 +193,7 @@ impl ConsumerEngine {
         {
             recorder.request_latency(now, sent);
         }
-        Ok(())
+        Ok(messages)
     }
 
     /// Takes the batches of a partition and returns how many messages they hold.

@@ -39,10 +39,12 @@ pub struct ConsumerWorker {
     stop: Arc<AtomicBool>,
     /// True if readers go on after the measured time until they are told to stop.
     outlasts_schedule: bool,
+    /// Messages still to be read.
+    budget: u64,
 }
 
 impl ConsumerWorker {
-    /// A worker over readers, all of them connected.
+    /// A worker over readers, all of them connected. It ends after `budget` messages.
     ///
     /// # Errors
     /// If a reader cannot be connected.
@@ -51,7 +53,7 @@ impl ConsumerWorker {
         consumers: Vec<Consumer>,
         recorder: Recorder,
         (stop, outlasts_schedule): (Arc<AtomicBool>, bool),
-        timeout: Duration,
+        (timeout, budget): (Duration, u64),
     ) -> Result<Self, Failure> {
         let mut poller = Poller::new().map_err(Failure::system("make an event queue"))?;
         let mut stations = Vec::new();
@@ -62,7 +64,7 @@ impl ConsumerWorker {
             stations.push((engine, wire));
         }
         let out = OutputBuffer::new();
-        Ok(Self { clock, poller, stations, recorder, out, stop, outlasts_schedule })
+        Ok(Self { clock, poller, stations, recorder, out, stop, outlasts_schedule, budget })
     }
 
     /// Reads to the end of the schedule, or to the targets, or until it is stopped.
@@ -78,7 +80,7 @@ impl ConsumerWorker {
         loop {
             let now = self.clock.now();
             self.recorder.turn(now);
-            let is_over = now >= until && !self.outlasts_schedule;
+            let is_over = now >= until && !self.outlasts_schedule || self.budget == 0;
             let is_at_end = self.stations.iter().all(|(engine, _)| engine.is_at_end());
             if is_over || is_at_end || self.stop.load(Ordering::Relaxed) {
                 break;
@@ -122,9 +124,10 @@ impl ConsumerWorker {
         let end = wire.receive();
         let lost = |error: io::Error| Failure::System { action: "read an answer", source: error };
         while let Some(payload) = wire.next_frame().map_err(lost)? {
-            engine
+            let messages = engine
                 .on_answer(payload, now, &mut self.recorder)
                 .map_err(|error| Failure::Server(error.to_string()))?;
+            self.budget = self.budget.saturating_sub(messages);
         }
         end.map(|_| ()).map_err(lost)
     }

@@ -101,7 +101,7 @@ impl Reporter {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.series.close(DRAIN - 1, None);
+        self.series.finish();
         self.series
     }
 
@@ -118,7 +118,12 @@ impl Reporter {
         let cost = state.zip(self.last_state).map(|(now, before)| now.since(&before));
         self.last_state = state;
         let before = self.series.intervals.len();
-        self.series.close(slowest.min(DRAIN - 1), cost);
+        if slowest == DRAIN {
+            self.series.finish();
+            self.series.charge_last(cost);
+        } else {
+            self.series.close(slowest, cost);
+        }
         self.closed = slowest;
         for index in before..self.series.intervals.len() {
             self.show(index);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::clock::Moment;
 use crate::process_probe::ProcessCost;
 use crate::recorder::{Counts, DRAIN, Sample, Schedule, WARMUP, latency_histogram};
 
@@ -138,20 +139,41 @@ impl Series {
         });
     }
 
-    /// Ends the intervals up to `index`, inclusive, and gives the last the broker's cost.
+    /// Ends the intervals up to `index`, inclusive, and gives the last the broker's cost. An
+    /// interval in which nobody measured anything is one without messages.
     pub fn close(&mut self, index: u32, server: Option<ProcessCost>) {
-        while let Some(entry) = self.open.first_entry() {
-            if *entry.key() > index {
-                break;
-            }
-            let (number, mut interval) = entry.remove_entry();
-            let step = self.schedule.sample.as_secs_f64();
-            let start = f64::from(number - 1) * step;
-            let until = self.schedule.measure_until.since(self.schedule.measure_from);
-            interval.start_seconds = start;
-            interval.seconds = step.min((until.as_secs_f64() - start).max(0.0));
-            interval.server = server;
+        let step = self.schedule.sample.as_secs_f64();
+        let until = self.schedule.measure_until.since(self.schedule.measure_from).as_secs_f64();
+        let closed = self.intervals.len() as u32;
+        for number in closed + 1..=index {
+            let mut interval = self.open.remove(&number).unwrap_or_default();
+            interval.start_seconds = f64::from(number - 1) * step;
+            interval.seconds = step.min((until - interval.start_seconds).max(0.0));
             self.intervals.push(interval);
+        }
+        if let Some(last) = self.intervals.last_mut().filter(|_| index > closed) {
+            last.server = server;
+        }
+    }
+
+    /// Ends every interval: to the end of the schedule, or to the last one with messages if the
+    /// schedule has none.
+    pub fn finish(&mut self) {
+        let measured = self.schedule.measure_until;
+        let last = if measured == Moment::NEVER {
+            self.open.last_key_value().map_or(0, |(number, _)| *number)
+        } else {
+            let length = measured.since(self.schedule.measure_from).as_nanos();
+            let step = self.schedule.sample.as_nanos().max(1);
+            u32::try_from(length.div_ceil(step)).unwrap_or(DRAIN - 1)
+        };
+        self.close(last, None);
+    }
+
+    /// Adds the broker's cost to the last interval.
+    pub fn charge_last(&mut self, server: Option<ProcessCost>) {
+        if let Some(last) = self.intervals.last_mut() {
+            last.extend(&Interval { server, ..Interval::default() });
         }
     }
 
@@ -188,7 +210,6 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::clock::Moment;
     use crate::recorder::{Recorder, Report};
 
     fn ms(ms: u64) -> Moment {
@@ -220,7 +241,7 @@ mod tests {
                 series.add(&sample);
             }
         }
-        series.close(u32::MAX - 1, None);
+        series.finish();
         let shapes: Vec<_> = series
             .intervals
             .iter()
@@ -233,6 +254,38 @@ mod tests {
         assert!((total.seconds - 0.25).abs() < 1e-9);
         assert_eq!(series.latency.len(), 80, "what was sent in time counts when it comes in late");
         assert!((4_900..=5_100).contains(&series.intervals[0].latency_at(0.99)));
+    }
+
+    #[test]
+    fn time_in_which_nothing_was_measured_is_measured_time() {
+        let schedule = Schedule {
+            start: ms(0),
+            measure_from: ms(0),
+            measure_until: ms(1_000),
+            sample: Duration::from_millis(100),
+            drain: Duration::ZERO,
+        };
+        let (reports, received) = channel();
+        let mut recorder = Recorder::new(0, schedule, ms(0), reports);
+        recorder.success(ms(50), ms(49), 1, 1);
+        // The machine gave the worker no time for seven samples, and none at the end.
+        recorder.turn(ms(750));
+        recorder.success(ms(750), ms(50), 1, 1);
+        recorder.turn(ms(1_500));
+        recorder.finish();
+        let mut series = Series::new(schedule);
+        for report in received {
+            if let Report::Sample { sample, .. } = report {
+                series.add(&sample);
+            }
+        }
+        let cost = ProcessCost { cpu_seconds: 0.5, ..ProcessCost::default() };
+        series.close(8, Some(cost));
+        series.finish();
+        let total = series.total();
+        assert_eq!((series.intervals.len(), total.counts.messages), (10, 2));
+        assert!((total.seconds - 1.0).abs() < 1e-9);
+        assert_eq!(total.server.unwrap().cpu_seconds, 0.5, "counted once");
     }
 
     #[test]
@@ -256,7 +309,7 @@ mod tests {
                 series.add(&sample);
             }
         }
-        series.close(u32::MAX - 1, None);
+        series.finish();
         series.end_at(Duration::from_millis(130));
         assert!((series.total().seconds - 0.13).abs() < 1e-9);
     }
