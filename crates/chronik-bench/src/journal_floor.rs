@@ -42,22 +42,24 @@ const MESSAGE_BYTES: usize = KEY_BYTES + 8;
 pub struct FloorFile {
     file: File,
     path: PathBuf,
+    size: u64,
 }
 
 impl FloorFile {
-    /// A zero-filled file in `directory`, on stable storage.
+    /// A zero-filled file of `size` bytes in `directory`, on stable storage.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn create(directory: &Path) -> Result<Self, Failure> {
+    pub fn create(directory: &Path, size: u64) -> Result<Self, Failure> {
         let name = format!("chronik-bench-{}-{:x}.floor", std::process::id(), OsRng.next_u64());
         let path = directory.join(name);
         let failed = |source| Failure::File { action: "write", path: path.clone(), source };
         let file = OpenOptions::new().create_new(true).write(true).open(&path).map_err(failed)?;
-        let this = Self { file, path: path.clone() };
+        let this = Self { file, path: path.clone(), size };
         let zeroes = vec![0; 1 << 20];
-        for position in (0..FILE_BYTES).step_by(zeroes.len()) {
-            this.file.write_all_at(&zeroes, position).map_err(failed)?;
+        for position in (0..size).step_by(zeroes.len()) {
+            let count = (size - position).min(zeroes.len() as u64) as usize;
+            this.file.write_all_at(&zeroes[..count], position).map_err(failed)?;
         }
         this.file.sync_all().map_err(failed)?;
         Ok(this)
@@ -75,7 +77,7 @@ impl FloorFile {
     /// Size of the file, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        FILE_BYTES
+        self.size
     }
 }
 
@@ -126,7 +128,7 @@ pub fn run_journal_floor(
     display: Display,
 ) -> Result<Series, Failure> {
     let (messages, bytes) = group_of(plan);
-    let file = FloorFile::create(directory)?;
+    let file = FloorFile::create(directory, FILE_BYTES)?;
     let clock = RunClock::start();
     let schedule = schedule_of(plan, clock, 0);
     let (reports, received) = channel();

@@ -97,7 +97,7 @@ fn hz() -> Option<u64> {
 
 /// Microseconds of writing and syncing 4 KB in a zero-filled file.
 fn disk_sync(directory: &Path) -> Option<Value> {
-    let file = FloorFile::create(directory).ok()?;
+    let file = FloorFile::create(directory, u64::from(PROBE_SYNCS) * PROBE_BYTES as u64).ok()?;
     let block = [0x5a; PROBE_BYTES];
     let mut times: Vec<Duration> = Vec::new();
     for step in 0..PROBE_SYNCS {

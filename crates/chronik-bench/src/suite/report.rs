@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::quantity::grouped;
+use crate::result::HEADROOM_MIN;
 
 /// Names, units and decimals of figures that are primary figures of rows.
 const UNITS: [(&str, &str, usize); 11] = [
@@ -24,6 +25,9 @@ const UNITS: [(&str, &str, usize); 11] = [
 
 /// Foreign load above this part of the machine makes a block noisy, in percent.
 const NOISY_PERCENT: f64 = 10.0;
+
+/// With more than this part of its blocks noisy, only the CPU figures of a row count.
+const NOISY_PART_MAX: f64 = 0.3;
 
 /// The page of a suite.
 pub(crate) fn page(suite: &Value) -> String {
@@ -86,7 +90,9 @@ fn method(page: &mut String, suite: &Value) {
          synced) to a zero-filled file without a broker. Every load was read back and compared in \
          count, order and checksum before its rate was taken. Latencies are those of a closed \
          loop except in `rate-e2e`, `tail-fanout` and `acks-ladder`. A block is noisy if others \
-         used more than {NOISY_PERCENT} % of the machine.\n",
+         used more than {NOISY_PERCENT} % of the machine; with more than 30 % of them noisy, only \
+         the CPU figures of a row count. A rate above 77 % of the floor is marked client-bound: \
+         the client, not the broker, limited it.\n",
         number("blocks"),
         number("block_seconds"),
         number("warmup_seconds"),
@@ -204,23 +210,26 @@ fn figures(row: &Value, name: &str) -> Vec<f64> {
 }
 
 /// Median over the blocks of the rate over that of the floors around it.
-fn percent_of(row: &Value, floors: &str) -> String {
+fn percent_of(row: &Value, floors_name: &str) -> String {
     let floors: Vec<_> =
-        row[floors].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        row[floors_name].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
     let ratios: Vec<_> = figures(row, "messages_per_second")
         .iter()
         .zip(floors.windows(2))
         .map(|(rate, pair)| rate / ((pair[0] + pair[1]) / 2.0) * 100.0)
         .filter(|ratio| ratio.is_finite())
         .collect();
-    Spread::of(&ratios).map_or_else(|| "-".to_owned(), |it| format!("{:.0}", it.median))
+    let Some(Spread { median, .. }) = Spread::of(&ratios) else { return "-".to_owned() };
+    let is_client_bound = floors_name == "floors" && 100.0 / median < HEADROOM_MIN;
+    format!("{median:.0}{}", if is_client_bound { ", client-bound" } else { "" })
 }
 
 fn noisy(row: &Value) -> String {
     let blocks = row["blocks"].as_array().map(Vec::as_slice).unwrap_or_default();
     let foreign = |block: &&Value| block["noise"]["foreign_percent"].as_f64();
     let count = blocks.iter().filter(|it| foreign(it).is_some_and(|it| it > NOISY_PERCENT)).count();
-    format!("{count} of {}", blocks.len())
+    let is_too_many = count as f64 > blocks.len() as f64 * NOISY_PART_MAX;
+    format!("{count} of {}{}", blocks.len(), if is_too_many { ", CPU only" } else { "" })
 }
 
 /// Smallest, middle and largest of some numbers.
@@ -288,13 +297,13 @@ mod tests {
         let suite = json!({
             "suite": 1, "blocks": 3, "block_seconds": 15, "warmup_seconds": 3.0,
             "environment": { "kernel": "6.1", "cores": 2 },
-            "rows": [row("fsync", [60_000.0, 62_000.0, 90_000.0]), row("os", [70_000.0; 3]), skipped],
+            "rows": [row("fsync", [60_000.0, 62_000.0, 80_000.0]), row("os", [70_000.0; 3]), skipped],
         });
         let page = page(&suite);
         let fsync = page.find("class `fsync`").unwrap();
         let os = page.find("class `os`").unwrap();
         assert!(fsync < os);
-        assert!(page[fsync..os].contains("62,000 req/s | 60,000 - 90,000"), "{page}");
+        assert!(page[fsync..os].contains("62,000 req/s | 60,000 - 80,000"), "{page}");
         assert!(page[fsync..os].contains("| 62 | - |"), "{page}");
         assert!(page[os..].contains("not run: no \\| disk"), "{page}");
         assert!(page[os..].contains("0 of 3"), "{page}");
