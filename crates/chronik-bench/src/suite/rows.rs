@@ -160,12 +160,16 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     row(
         "parts-1000",
-        "64 connections over 1,000 partitions, and 4 producers of 1 KB messages",
+        "64 and 1,000 connections over 1,000 partitions, and 4 producers of 1 KB messages",
         "server_cpu_micros_per_request",
         &[
             Variant {
                 small: "-p 50",
                 ..load("singles", "-c 64 --connections per-task --acks 1 -p 1000")
+            },
+            Variant {
+                small: "-p 50 -c 50",
+                ..load("1,000 connections", "-c 1000 --connections per-task --acks 1 -p 1000")
             },
             Variant {
                 small: "-p 50",
