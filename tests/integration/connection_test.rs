@@ -6,6 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use chronik_common::{Rng, SeededRng, Uuid};
 use chronik_protocol::api_versions::ApiVersionsRequest;
 use chronik_protocol::create_topics::{CreatableTopic, CreateTopicsRequest};
@@ -13,12 +14,12 @@ use chronik_protocol::fetch::{FetchPartition, FetchRequest, FetchTopic, Forgotte
 use chronik_protocol::init_producer_id::InitProducerIdRequest;
 use chronik_protocol::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use chronik_protocol::metadata::MetadataRequest;
-use chronik_protocol::produce::ProduceRequest;
-use chronik_protocol::{ApiKey, OutputBuffer};
+use chronik_protocol::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use chronik_protocol::{ApiKey, OutputBuffer, Records};
 use chronik_record::Codec;
 use chronik_testkit::{
-    Call, Client, NewTopic, ServerCommand, TestServer, batch_of, create_topic, produce_request,
-    test_server,
+    Call, Client, NewTopic, ServerCommand, TempDir, TestServer, WAIT_MAX, batch_of, create_topic,
+    produce_request, test_server,
 };
 
 /// The newest version that names topics.
@@ -142,6 +143,44 @@ fn a_thousand_fetches_behind_a_long_poll_are_answered_when_it_ends() {
     }
 }
 
+/// Requests of one API the server has begun to handle.
+fn handled(server: &TestServer, api: &str) -> u64 {
+    server.metrics().value(&format!("chronik_requests_total{{api=\"{api}\"}}")) as u64
+}
+
+/// Kafka has no such limit; whoever pipelines this much meets ours without noticing.
+#[test]
+fn a_connection_whose_answers_all_wait_is_read_on_when_they_are_sent() {
+    /// `SLOTS_MAX` of the server's connections.
+    const WAITING_MAX: u64 = 1_024;
+    let server = with_topic(test_server!());
+    let mut producer = server.connect();
+    let batch = batch_of(Codec::None, None, -1, &["value"]);
+    for (round, sent_at_once) in [(0, WAITING_MAX), (1, 3 * WAITING_MAX)] {
+        let mut client = server.connect();
+        let before = handled(&server, "ApiVersions");
+        client.send(&fetch(1, round, 20_000, 1 << 20), NAMED).unwrap();
+        let frames: Vec<Vec<u8>> =
+            (1..sent_at_once).map(|_| client.frame(&ApiVersionsRequest::default(), 0)).collect();
+        client.send_raw(&frames.concat()).unwrap();
+        let deadline = Instant::now() + WAIT_MAX;
+        while handled(&server, "ApiVersions") - before < WAITING_MAX - 1 {
+            assert!(Instant::now() < deadline, "what may wait is taken");
+        }
+        // These come when the server has stopped reading.
+        for _ in 0..300 {
+            client.send(&ApiVersionsRequest::default(), 0).unwrap();
+        }
+        assert_eq!(handled(&server, "ApiVersions") - before, WAITING_MAX - 1, "and no more");
+        producer.call(&produce_request("t", Uuid::ZERO, 1, -1, &batch), NAMED);
+        let reply = client.receive::<FetchRequest<'_>>(NAMED).unwrap();
+        assert_eq!(reply.body().responses[0].partitions[0].high_watermark, round + 1);
+        for _ in 1..sent_at_once + 300 {
+            client.receive::<ApiVersionsRequest<'_>>(0).expect("every request is answered");
+        }
+    }
+}
+
 #[test]
 fn acks_zero_is_never_answered_and_a_refused_batch_closes_its_connection() {
     let server = with_topic(test_server!());
@@ -243,6 +282,35 @@ fn malformed_and_truncated_frames_close_only_their_connection() {
         canaries.sing();
     }
     println!("{closed_count} broken frames");
+}
+
+/// Kafka: a channel's next request is read when the one before was answered.
+#[test]
+fn answers_to_what_came_before_a_malformed_frame_arrive_before_the_connection_closes() {
+    let server = with_topic(test_server!());
+    let malformed = [
+        frame_of(-1, &[]),
+        frame_of(i32::MAX, &[]),
+        frame_of(0, &[]),
+        // An unknown API, and a known one that ends in the middle.
+        frame_of(10, &[0x7f, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff]),
+        frame_of(10, &[0, 3, 0, 9, 0, 0, 0, 1, 0x7f, 0xff]),
+    ];
+    for malformed in malformed {
+        let mut client = server.connect();
+        let mut bytes = Vec::new();
+        for _ in 0..20 {
+            bytes.extend(client.frame(&fetch(0, 0, 0, 1_000), NAMED));
+            bytes.extend(client.frame(&ApiVersionsRequest::default(), 0));
+        }
+        bytes.extend(&malformed);
+        client.send_raw(&bytes).unwrap();
+        for _ in 0..20 {
+            client.receive::<FetchRequest<'_>>(NAMED).expect("it was sent before the damage");
+            client.receive::<ApiVersionsRequest<'_>>(0).expect("it was sent before the damage");
+        }
+        assert!(client.read_until_closed().is_empty(), "{malformed:02x?} is not answered");
+    }
 }
 
 #[test]
@@ -610,6 +678,82 @@ fn a_client_that_never_reads_a_gigabyte_of_fresh_records_costs_bounded_memory() 
 fn a_client_that_never_reads_a_gigabyte_of_old_records_costs_bounded_memory() {
     let small = test_server!().set("wal.tail_bytes_max=4MiB").set("wal.group_bytes_max=1MiB");
     a_gigabyte_nobody_reads(small, "from disk", 200);
+}
+
+/// The records are on the disk: each answer would be a copy of them.
+#[test]
+fn answers_behind_an_unacknowledged_batch_cost_bounded_memory() {
+    const FETCHES: usize = 400;
+    let directory = TempDir::new();
+    let data = directory.path().join("data");
+    let mut server = with_topic(test_server!().data_dir(&data));
+    let large = batch_of(Codec::None, None, -1, &[vec![0x5a_u8; 900_000]]);
+    server.connect().call(&produce_request("t", Uuid::ZERO, 0, -1, &large), NAMED);
+    assert_eq!(server.terminate().code(), Some(0));
+
+    let server = test_server!().on_slow_disk(&data, Duration::from_secs(1)).start();
+    let mut client = server.connect();
+    // The first answer is read from the disk, and counts what one costs.
+    let answer_bytes = client.call(&fetch(0, 0, 0, 10_000_000), NAMED).len();
+    assert!(answer_bytes > 900_000);
+    let before = server.resident_bytes();
+    let small = batch_of(Codec::None, None, -1, &["value"]);
+    client.send(&produce_request("t", Uuid::ZERO, 1, -1, &small), NAMED).unwrap();
+    for _ in 0..FETCHES {
+        client.send(&fetch(0, 0, 0, 10_000_000), NAMED).unwrap();
+    }
+    let reply = client.receive::<ProduceRequest<'_>>(NAMED).unwrap();
+    assert_eq!(reply.body().responses[0].partition_responses[0].error_code, 0);
+    for _ in 0..FETCHES {
+        let reply = client.receive::<FetchRequest<'_>>(NAMED).expect("every fetch is answered");
+        assert_eq!(reply.len(), answer_bytes);
+    }
+    let grown = server.resident_bytes_peak().saturating_sub(before);
+    println!("{FETCHES} answers of {answer_bytes} bytes grew the server by {grown} bytes");
+    assert!(grown < 64 << 20, "{grown} bytes");
+}
+
+#[test]
+fn small_batches_in_memory_do_not_keep_the_large_frames_they_came_in() {
+    const ROUNDS: usize = 150;
+    let server = with_topic(test_server!());
+    let mut client = server.connect();
+    // A kilobyte is copied in any case; nine are kept in place when they came alone.
+    let [tiny, small] =
+        [1_000, 9_000].map(|size| batch_of(Codec::None, None, -1, &[vec![0x5a_u8; size]]));
+    let refused = vec![0x5a_u8; 900_000];
+    let request = |small: &Bytes| {
+        let part = |index, records: &Bytes| PartitionProduceData {
+            index,
+            records: Some(Records::Shared(records.clone())),
+        };
+        let partition_data = vec![part(0, small), part(1, &Bytes::from(refused.clone()))];
+        let name = "t".into();
+        let topic = TopicProduceData { name, topic_id: Uuid::ZERO, partition_data };
+        let topic_data = vec![topic];
+        ProduceRequest { transactional_id: None, acks: -1, timeout_ms: 30_000, topic_data }
+    };
+    let requests = [request(&tiny), request(&small)];
+    let before = server.resident_bytes();
+    for _ in 0..ROUNDS {
+        for request in &requests {
+            client.send(request, NAMED).unwrap();
+        }
+        for _ in &requests {
+            let reply = client.receive::<ProduceRequest<'_>>(NAMED).unwrap();
+            let codes: Vec<bool> = reply.body().responses[0]
+                .partition_responses
+                .iter()
+                .map(|part| part.error_code == 0)
+                .collect();
+            assert_eq!(codes, [true, false]);
+        }
+    }
+    let kept = server.metrics().value("chronik_tail_bytes");
+    assert!(kept > (ROUNDS * (tiny.len() + small.len())) as f64, "all is in memory: {kept}");
+    let grown = server.resident_bytes().saturating_sub(before);
+    println!("{kept} bytes of batches in memory; the server grew by {grown} bytes");
+    assert!(grown < 32 << 20, "{grown} bytes for {kept} bytes of batches");
 }
 
 #[test]

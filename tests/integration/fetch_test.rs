@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use chronik_common::{ErrorCode, Rng, SeededRng, TopicId, Uuid};
 use chronik_protocol::delete_topics::DeleteTopicsRequest;
 use chronik_protocol::fetch::{
-    FetchPartition, FetchRequest, FetchResponse, FetchTopic, ForgottenTopic, PartitionData,
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse,
+    ForgottenTopic, PartitionData,
 };
 use chronik_protocol::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use chronik_protocol::metadata::{MetadataRequest, MetadataRequestTopic};
 use chronik_record::{BatchBuilder, Codec};
 use chronik_testkit::{
-    Client, NewTopic, OwnedRecord, TestServer, batch_of, create_topic, decode_batches, list_offset,
-    produce_request, test_server,
+    Client, NewTopic, OwnedRecord, ServerCommand, TempDir, TestServer, batch_of, create_topic,
+    decode_batches, list_offset, produce_request, test_server,
 };
 
 /// The newest version that names topics, and the newest of all.
@@ -184,6 +185,35 @@ fn a_long_poll_wakes_for_enough_bytes_and_else_ends_in_time() {
         let wait = Duration::from_millis(wait as u64);
         assert!((wait..wait + Duration::from_secs(4)).contains(&took), "{wait:?}: {took:?}");
     }
+}
+
+/// Kafka: `DelayedFetch` looks again only when one of its partitions grows.
+#[test]
+fn a_wait_for_more_bytes_costs_no_processor_time_while_partitions_grow_slowly() {
+    let (server, mut producer, _) = server_with_topic(3);
+    let batch = values(1, 100);
+    produce(&mut producer, "t", 0, &batch);
+    let wait = Duration::from_millis(2_000);
+    let unreached = FetchRequest { min_bytes: 1 << 20, ..waiting(2_000, vec![at(0, 0), at(1, 0)]) };
+    let mut consumers: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    let (before, started) = (server.cpu_time(), Instant::now());
+    for consumer in &mut consumers {
+        consumer.send(&unreached, NAMED).unwrap();
+    }
+    for partition in [0, 1, 2] {
+        for _ in 0..7 {
+            produce(&mut producer, "t", partition, &batch);
+        }
+    }
+    for consumer in &mut consumers {
+        let reply = consumer.receive::<FetchRequest<'_>>(NAMED).unwrap();
+        let found = sizes(&reply.body());
+        assert!(found.len() == 2 && found[0].1 > batch.len(), "what there is by then: {found:?}");
+    }
+    let (busy, took) = (server.cpu_time() - before, started.elapsed());
+    println!("{busy:?} of processor time in {took:?}");
+    assert!(took >= wait, "{took:?}");
+    assert!(busy < wait / 4, "{busy:?} of processor time in {took:?}");
 }
 
 #[test]
@@ -403,6 +433,84 @@ fn without_a_free_slot_a_fetch_is_served_outside_any_session() {
     assert!(ids[0] != 0 && ids[1] != 0 && ids[0] != ids[1], "{ids:?}");
     assert_eq!(ids[2], 0);
     assert_eq!(server.metrics().value("chronik_fetch_sessions"), 2.0);
+}
+
+#[test]
+fn a_session_of_a_thousand_partitions_answers_only_the_one_with_news() {
+    const PARTITIONS: i32 = 100;
+    let names: Vec<String> = (0..10).map(|number| format!("t{number}")).collect();
+    let directory = TempDir::in_memory();
+    let data = directory.path().join("data");
+    let small_journal = ["wal.journal_file_bytes=4MiB", "wal.group_bytes_max=1MiB"];
+    let server = small_journal.into_iter().fold(test_server!(), ServerCommand::set);
+    let server = server.data_dir(data).start();
+    let mut client = server.connect();
+    for name in &names {
+        create_topic(&mut client, NewTopic { name, partitions: PARTITIONS, configs: &[] });
+    }
+    let of = |name: &'static str, partitions| {
+        let topics = vec![topic(name, Uuid::ZERO, partitions)];
+        FetchRequest { topics, ..fetch(Vec::new()) }
+    };
+    let news = |answer: &FetchResponse<'_>| -> Vec<(String, i32, usize)> {
+        let of_topic = |topic: &FetchableTopicResponse<'_>| {
+            let name = topic.topic.to_string();
+            let data = topic.partitions.iter();
+            data.map(move |data| (name.clone(), data.partition_index, record_bytes(data)))
+                .collect::<Vec<_>>()
+        };
+        answer.responses.iter().flat_map(of_topic).collect()
+    };
+    let all = names.iter().map(|name| {
+        topic(name, Uuid::ZERO, (0..PARTITIONS).map(|partition| at(partition, 0)).collect())
+    });
+    let all = FetchRequest { topics: all.collect(), ..fetch(Vec::new()) };
+    let reply = client.call(&FetchRequest { session_id: 0, session_epoch: 0, ..all }, NAMED);
+    let id = reply.body().session_id;
+    assert_eq!(news(&reply.body()).len(), 1_000);
+    let batch = values(1, 10);
+    for round in 1..=50 {
+        produce(&mut client, "t6", 13, &batch);
+        let epoch = 2 * round - 1;
+        let reply = client.call(&in_session(id, epoch, fetch(Vec::new())), NAMED);
+        assert_eq!(news(&reply.body()), [("t6".to_owned(), 13, batch.len())], "round {round}");
+        assert!(reply.len() < 500, "{} bytes", reply.len());
+        let next = of("t6", vec![at(13, i64::from(round))]);
+        let reply = client.call(&in_session(id, epoch + 1, next), NAMED);
+        assert_eq!(news(&reply.body()), [], "round {round}");
+    }
+    // The cold ones were not forgotten.
+    produce(&mut client, "t9", 99, &batch);
+    let reply = client.call(&in_session(id, 101, fetch(Vec::new())), NAMED);
+    assert_eq!(news(&reply.body()), [("t9".to_owned(), 99, batch.len())]);
+}
+
+#[test]
+fn clients_beyond_the_limit_of_sessions_are_served_as_those_within_it() {
+    const SESSIONS_MAX: usize = 2_000;
+    let server = test_server!().set("listener.fetch_sessions_max=2000").start();
+    let mut client = server.connect();
+    create_topic(&mut client, NewTopic { name: "t", partitions: 1, configs: &[] });
+    let batch = values(1, 10);
+    produce(&mut client, "t", 0, &batch);
+    let request = in_session(0, 0, fetch(vec![at(0, 0)]));
+    let mut ask = || {
+        let started = Instant::now();
+        let mut ids = std::collections::HashSet::new();
+        for _ in 0..SESSIONS_MAX {
+            let reply = client.call(&request, NAMED);
+            assert_eq!(sizes(&reply.body()), [(0, batch.len())]);
+            ids.insert(reply.body().session_id);
+        }
+        (ids, started.elapsed())
+    };
+    let (ids, within) = ask();
+    assert!(ids.len() == SESSIONS_MAX && !ids.contains(&0));
+    let (ids, beyond) = ask();
+    println!("{SESSIONS_MAX} sessions in {within:?}; as many more fetches in {beyond:?}");
+    assert!(ids.contains(&0) && ids.len() == 1, "nobody is idle enough to make room");
+    assert_eq!(server.metrics().value("chronik_fetch_sessions"), SESSIONS_MAX as f64);
+    assert!(beyond < within * 5 + Duration::from_secs(5), "{beyond:?} after {within:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What group commit is for: many requests, and many partitions, share one journal sync. Counted
 //! by the server itself.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use chronik_protocol::Records;
 use chronik_protocol::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use chronik_record::Codec;
 use chronik_testkit::{
-    Client, Metrics, NewTopic, TestServer, batch_of, create_topic, produce_request, test_server,
+    Client, Metrics, NewTopic, TempDir, TestServer, WAIT_MAX, batch_of, create_topic,
+    produce_request, test_server,
 };
 
 /// The newest version that names topics.
@@ -140,4 +142,86 @@ fn a_lone_request_is_not_held_back_for_company() {
     let median = took[took.len() / 2];
     println!("a lone request takes {median:?} (median)");
     assert!(median < Duration::from_millis(20), "{median:?}");
+}
+
+/// A data directory with topic `t` of eight partitions, whose files are there.
+fn prepared(directory: &TempDir) -> PathBuf {
+    let data = directory.path().join("data");
+    let mut server = test_server!().data_dir(&data).start();
+    create_topic(&mut server.connect(), NewTopic { name: "t", partitions: 8, configs: &[] });
+    assert_eq!(server.terminate().code(), Some(0));
+    data
+}
+
+#[test]
+fn a_burst_above_the_memory_for_newest_frames_is_acknowledged_by_a_slow_disk() {
+    const CONNECTIONS: usize = 8;
+    const BATCHES: usize = 12;
+    let directory = TempDir::new();
+    let data = prepared(&directory);
+    let server = test_server!().on_slow_disk(&data, Duration::from_millis(100)).start();
+    let batch = batch_of(Codec::None, None, -1, &[vec![0x5a_u8; 900_000]]);
+    let burst = CONNECTIONS * BATCHES * batch.len();
+    assert!(burst > 64 << 20, "more than wal.tail_bytes_max: {burst} bytes");
+    // Everything is on its way before the first answer is taken.
+    let mut clients = connect(&server, CONNECTIONS);
+    std::thread::scope(|scope| {
+        for (partition, client) in clients.iter_mut().enumerate() {
+            let batch = &batch;
+            scope.spawn(move || {
+                let request = produce_request("t", Uuid::ZERO, partition as i32, -1, batch);
+                for _ in 0..BATCHES {
+                    client.send(&request, NAMED).expect("the server reads");
+                }
+            });
+        }
+    });
+    for client in &mut clients {
+        for number in 0..BATCHES {
+            let reply = client.receive::<ProduceRequest<'_>>(NAMED).expect("acknowledged");
+            let answer = reply.body();
+            let part = &answer.responses[0].partition_responses[0];
+            assert_eq!((part.error_code, part.base_offset), (0, number as i64));
+        }
+    }
+}
+
+#[test]
+fn without_acknowledgements_no_more_than_the_limit_waits_for_a_slow_disk() {
+    const LIMIT: f64 = (4 << 20) as f64;
+    const APPENDED: f64 = (40 << 20) as f64;
+    let directory = TempDir::new();
+    let data = prepared(&directory);
+    let limited = test_server!()
+        .set("listener.request_bytes_max=2MiB")
+        .set("listener.queued_request_bytes_max=4MiB")
+        .set("wal.group_bytes_max=1MiB")
+        .set("wal.tail_bytes_max=4MiB");
+    let mut server = limited.on_slow_disk(&data, Duration::from_millis(30)).start();
+    let before = server.resident_bytes();
+    let durable = |metrics: &Metrics| metrics.value("chronik_wal_frame_bytes_total{lane=\"data\"}");
+    let (mut done, mut waiting_max, mut grown): (f64, f64, u64) = (0.0, 0.0, 0);
+    std::thread::scope(|scope| {
+        for (partition, mut client) in connect(&server, 2).into_iter().enumerate() {
+            scope.spawn(move || {
+                let batch = batch_of(Codec::None, None, -1, &[vec![0x5a_u8; 100_000]]);
+                let request = produce_request("t", Uuid::ZERO, partition as i32, 0, &batch);
+                while client.send_unanswered(&request, NAMED).is_ok() {}
+            });
+        }
+        let deadline = Instant::now() + WAIT_MAX;
+        while done < APPENDED && Instant::now() < deadline {
+            let metrics = server.metrics();
+            done = durable(&metrics);
+            waiting_max = waiting_max.max(metrics.sum("chronik_produce_bytes_total") - done);
+        }
+        grown = server.resident_bytes_peak().saturating_sub(before);
+        // Ends the senders as well.
+        server.kill_9();
+    });
+    println!("{waiting_max} bytes waited at most; the server grew by {grown} bytes");
+    assert!(done >= APPENDED, "the disk is slow, but it goes on: {done} bytes");
+    // What was read before the limit was met is appended, and a group is being written.
+    assert!(waiting_max < 2.0 * LIMIT, "{waiting_max} bytes waited for the disk");
+    assert!(grown < 48 << 20, "{grown} bytes");
 }

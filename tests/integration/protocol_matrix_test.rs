@@ -601,6 +601,13 @@ fn create_topics_answers_every_shape_at_every_version() {
     assert_eq!(reply.body().topics[0].error_code, 0);
     let reply = client.call(&create(vec![creatable("a_b")]), 7);
     assert_code(reply.body().topics[0].error_code, ErrorCode::InvalidTopicException, 7, "a_b");
+    // Also when they come together, or before a name that has both.
+    let together = ["c.d_e", "c_d.e", "c_d_e", "c.d.e"];
+    let reply = client.call(&create(together.map(creatable).to_vec()), 7);
+    let codes: Vec<i16> = reply.body().topics.iter().map(|topic| topic.error_code).collect();
+    let refused = ErrorCode::InvalidTopicException.code();
+    assert_eq!(codes, [0, refused, refused, refused]);
+    assert!(topic_id(&mut client, "c.d_e").is_some() && topic_id(&mut client, "c_d_e").is_none());
 }
 
 #[test]

@@ -68,6 +68,20 @@ impl ServerCommand {
         self
     }
 
+    /// Runs the server on `data`, which it must have run on before, as on a slow disk: each sync of
+    /// the first file of its journal takes `delay` longer. Needs strace.
+    #[must_use]
+    pub fn on_slow_disk(self, data: &Path, delay: Duration) -> Self {
+        let journal = data.join("wal/journal/lane0_0.wal");
+        assert!(journal.exists(), "strace watches files that are there: {}", journal.display());
+        let inject = format!("inject=fdatasync:delay_enter={}", delay.as_micros());
+        let strace = ["strace", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync"];
+        let file = ["-P".into(), journal.into_os_string(), "-e".into(), OsString::from(inject)];
+        let strace = strace.into_iter().map(OsString::from).chain(file);
+        // It tells when a thread that it was delaying is killed.
+        self.data_dir(data).under(strace).expect_log("strace: ")
+    }
+
     /// Lines of the log that contain `text` are expected, whatever their level.
     #[must_use]
     pub fn expect_log(mut self, text: &str) -> Self {
@@ -275,6 +289,23 @@ impl TestServer {
     #[must_use]
     pub fn resident_bytes_peak(&self) -> u64 {
         self.status_kib("VmHWM:") * 1024
+    }
+
+    /// Time the process has spent on a processor, in user mode and in the kernel.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        /// `USER_HZ`, in which the kernel tells times: 100 on every processor we build for.
+        const TICK: Duration = Duration::from_millis(10);
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.expect("a running process has a stat line");
+        // The second field is the name in parentheses, which may hold anything.
+        let (_, behind_name) = stat.rsplit_once(')').expect("the name ends");
+        let fields = behind_name.split_whitespace();
+        let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("a number"));
+        TICK * ticks.sum::<u32>()
     }
 
     fn status_kib(&self, field: &str) -> u64 {
