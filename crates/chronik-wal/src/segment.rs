@@ -351,10 +351,13 @@ impl Segment {
         self.state.lock().expect("no holder of a segment panics").is_retired = true;
     }
 
-    /// True if a write has nowhere to go, because the log was deleted before its file existed.
-    fn is_gone(&self) -> bool {
-        let state = self.state.lock().expect("no holder of a segment panics");
-        state.is_retired && state.file.is_none()
+    /// The file to write to. `None` if the log was deleted before it existed: decided under the
+    /// lock that [`Segment::retire`] takes, because the directory may be removed right after.
+    fn file_to_write(&self, state: &mut FileState) -> DiskResult<Option<Arc<dyn DiskFile>>> {
+        if state.is_retired && state.file.is_none() {
+            return Ok(None);
+        }
+        self.file(state).map(Some)
     }
 
     /// The open file, created with its header page if it does not exist yet.
@@ -393,14 +396,11 @@ impl Segment {
         position: u64,
         frames: impl Iterator<Item = (&'a FrameHeader, &'a Bytes)> + Clone,
     ) -> DiskResult<()> {
-        if self.is_gone() {
-            return Ok(());
-        }
         let size: u64 = frames.clone().map(|(header, _)| header.size()).sum();
         assert!(position >= SEGMENT_HEADER_SIZE, "frames lie behind the header page: {position}");
         let file = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
-            let file = self.file(&mut state)?;
+            let Some(file) = self.file_to_write(&mut state)? else { return Ok(()) };
             self.reserve(&mut state, &file, position + size)?;
             file
         };
@@ -446,12 +446,10 @@ impl Segment {
     /// # Errors
     /// A failed disk call; the log must stop.
     pub fn sync(&self) -> DiskResult<()> {
-        if self.is_gone() {
-            return Ok(());
-        }
         let (file, is_directory_synced) = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
-            (self.file(&mut state)?, state.is_directory_synced)
+            let Some(file) = self.file_to_write(&mut state)? else { return Ok(()) };
+            (file, state.is_directory_synced)
         };
         file.sync()?;
         if !is_directory_synced {
@@ -472,13 +470,10 @@ impl Segment {
     /// # Errors
     /// A failed disk call; the log must stop.
     pub fn cut(&self, position: u64) -> DiskResult<()> {
-        if self.is_gone() {
-            return Ok(());
-        }
         assert!(position >= SEGMENT_HEADER_SIZE, "a cut keeps the header page: {position}");
         let file = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
-            let file = self.file(&mut state)?;
+            let Some(file) = self.file_to_write(&mut state)? else { return Ok(()) };
             state.allocated = position;
             file
         };
@@ -496,9 +491,6 @@ impl Segment {
     /// # Errors
     /// A failed disk call; the log must stop.
     pub fn seal(&self, index: &SparseIndex, end: &SegmentEnd) -> DiskResult<()> {
-        if self.is_gone() {
-            return Ok(());
-        }
         assert!(
             is_end_of(&self.header, end),
             "a footer describes its own segment: {end:?} in {:?}",
@@ -524,7 +516,8 @@ impl Segment {
         };
         let file = {
             let mut state = self.state.lock().expect("no holder of a segment panics");
-            self.file(&mut state)?
+            let Some(file) = self.file_to_write(&mut state)? else { return Ok(()) };
+            file
         };
         file.set_length(frames_end)?;
         let footer = footer.encode(self.header.nonce);
