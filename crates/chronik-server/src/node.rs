@@ -236,6 +236,7 @@ impl FlushSink for Completions {
             }
         } else {
             self.shards[usize::from(origin)].post_flushed(flushed);
+            self.shards.iter().for_each(|shard| shard.lane_drained());
         }
     }
 

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::TcpStream as StdTcpStream;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(crate) struct Inbox {
     woken: Vec<Token>,
     connections: Vec<(StdTcpStream, ConnectionPermit)>,
     barriers: Vec<Sender<()>>,
+    has_lane_drained: bool,
     is_stopping: bool,
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Inbox {
 pub(crate) struct ShardHandle {
     inbox: Mutex<Inbox>,
     wake: Notify,
+    /// The shard reads no socket until the lane has room, which others may have filled.
+    waits_for_lane: AtomicBool,
 }
 
 impl ShardHandle {
@@ -56,6 +60,13 @@ impl ShardHandle {
     /// Frames appended by this shard are durable.
     pub(crate) fn post_flushed(&self, flushed: &[Flushed]) {
         self.post(|inbox| inbox.flushed.extend_from_slice(flushed));
+    }
+
+    /// The commit thread has flushed a group: wakes the shard if it waits for that.
+    pub(crate) fn lane_drained(&self) {
+        if self.waits_for_lane.swap(false, Ordering::SeqCst) {
+            self.post(|inbox| inbox.has_lane_drained = true);
+        }
     }
 
     /// Waiters of this shard's connections are done.
@@ -213,7 +224,7 @@ impl Shard {
                     );
                 }
             }
-            if !inbox.flushed.is_empty() {
+            if inbox.has_lane_drained {
                 self.resume_reading();
             }
             self.completed.borrow_mut().extend(inbox.completed);
@@ -336,9 +347,10 @@ impl Shard {
 
     /// Lets connections that stopped reading go on once there is room again.
     fn resume_reading(&self) {
-        let has_room = self.queued_bytes.get() < self.queued_bytes_max / 2
-            && self.node.wal.data_lane().queued_bytes() < self.lane_bytes_max / 2;
-        if self.is_throttled.get() && has_room {
+        let may_resume = self.is_throttled.get()
+            && self.queued_bytes.get() < self.queued_bytes_max / 2
+            && !self.is_lane_above(self.lane_bytes_max / 2);
+        if may_resume {
             self.is_throttled.set(false);
             for connection in self.connections.borrow().values() {
                 connection.nudge();
@@ -349,11 +361,22 @@ impl Shard {
     /// True if sockets may be read: waiting requests leave memory for more.
     pub(crate) fn may_read(&self) -> bool {
         let may_read = self.queued_bytes.get() < self.queued_bytes_max
-            && self.node.wal.data_lane().queued_bytes() < self.lane_bytes_max;
+            && !self.is_lane_above(self.lane_bytes_max);
         if !may_read {
             self.is_throttled.set(true);
         }
         may_read
+    }
+
+    /// True if at least `bytes` wait for the commit thread; then its next group wakes this shard.
+    fn is_lane_above(&self, bytes: usize) -> bool {
+        let lane = self.node.wal.data_lane();
+        if lane.queued_bytes() < bytes {
+            return false;
+        }
+        // What is still queued after this will be flushed after this, and that is told.
+        self.handle.waits_for_lane.store(true, Ordering::SeqCst);
+        lane.queued_bytes() >= bytes
     }
 
     /// Reserves memory for a frame that is being received; false if the connection has to wait

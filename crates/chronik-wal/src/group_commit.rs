@@ -12,7 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::Duration;
@@ -170,7 +170,6 @@ pub struct LaneCounters {
 #[derive(Default)]
 struct Queue {
     records: VecDeque<(u16, QueuedRecord)>,
-    bytes: usize,
     is_closed: bool,
     is_failed: bool,
 }
@@ -199,6 +198,8 @@ struct RingUse {
 struct LaneShared {
     config: LaneConfig,
     queue: Mutex<Queue>,
+    /// Bytes in the queue. Changed under its lock, read without: every request asks.
+    queued_bytes: AtomicUsize,
     is_asleep: AtomicBool,
     committer: Mutex<Option<Thread>>,
     ring_use: Mutex<RingUse>,
@@ -232,7 +233,7 @@ impl LaneHandle {
                 return Err(WalError::Failed);
             }
             for record in records.drain(..) {
-                queue.bytes += record.bytes();
+                self.shared.queued_bytes.fetch_add(record.bytes(), Ordering::SeqCst);
                 queue.records.push_back((origin, record));
             }
         }
@@ -257,7 +258,7 @@ impl LaneHandle {
     /// Bytes waiting in the queue.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        lock(&self.shared.queue).bytes
+        self.shared.queued_bytes.load(Ordering::SeqCst)
     }
 
     /// Counters since the start.
@@ -456,6 +457,7 @@ impl Lane {
         let shared = Arc::new(LaneShared {
             config,
             queue: Mutex::default(),
+            queued_bytes: AtomicUsize::new(0),
             is_asleep: AtomicBool::new(false),
             committer: Mutex::new(None),
             ring_use: Mutex::new(ring_use),
@@ -524,7 +526,7 @@ impl Lane {
         let mut queue = lock(&self.shared.queue);
         queue.is_failed = true;
         queue.records.clear();
-        queue.bytes = 0;
+        self.shared.queued_bytes.store(0, Ordering::SeqCst);
         drop(queue);
         self.sink.lane_failed(error);
     }
@@ -575,9 +577,9 @@ impl Lane {
             bytes += size;
             self.taken.push(queue.records.pop_front().expect("just seen"));
         }
-        assert!(queue.bytes >= bytes, "{bytes} bytes leave a queue of {}", queue.bytes);
-        queue.bytes -= bytes;
-        assert_eq!(queue.records.is_empty(), queue.bytes == 0, "{} bytes are queued", queue.bytes);
+        let before = self.shared.queued_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        assert!(before >= bytes, "{bytes} bytes leave a queue of {before}");
+        assert_eq!(queue.records.is_empty(), before == bytes, "{bytes} of {before} bytes left");
         !self.taken.is_empty()
     }
 
