@@ -30,6 +30,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
 /// The same while produce requests wait for an acknowledgement.
 const BUSY_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Turns of connections whose frames are submitted together, at most: no frame waits for more
+/// than these.
+const TURNS_PER_SUBMIT: u32 = 16;
+
 /// What other threads hand to a shard.
 #[derive(Default)]
 pub(crate) struct Inbox {
@@ -140,8 +144,11 @@ pub(crate) struct Shard {
     handle: Arc<ShardHandle>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
-    /// Partitions appended to in this turn, each once.
+    /// Partitions appended to since the last submit, each once.
     touched: RefCell<Vec<Arc<Partition>>>,
+    /// Turns that appended since the last submit.
+    unsubmitted_turns: Cell<u32>,
+    has_touched: Notify,
     /// Bytes of requests that wait for an acknowledgement.
     queued_bytes: Cell<usize>,
     queued_bytes_max: usize,
@@ -184,6 +191,8 @@ impl Shard {
             connections: RefCell::default(),
             next_connection: Cell::new(1),
             touched: RefCell::default(),
+            unsubmitted_turns: Cell::new(0),
+            has_touched: Notify::new(),
             queued_bytes: Cell::new(0),
             queued_bytes_max,
             lane_bytes_max,
@@ -199,6 +208,7 @@ impl Shard {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
             tokio::task::spawn_local(Rc::clone(&shard).watch_deadlines());
+            tokio::task::spawn_local(Rc::clone(&shard).submit_touched());
             tokio::task::spawn_local(Rc::clone(&shard).sweep(beat));
             shard.serve_inbox().await;
         });
@@ -230,6 +240,9 @@ impl Shard {
             self.completed.borrow_mut().extend(inbox.completed);
             self.woken.borrow_mut().extend(inbox.woken);
             self.deliver();
+            if !inbox.barriers.is_empty() || inbox.is_stopping {
+                self.submit();
+            }
             for barrier in inbox.barriers {
                 // Whoever gave up waiting needs no answer.
                 let _ = barrier.send(());
@@ -276,8 +289,33 @@ impl Shard {
         }
     }
 
-    /// Ends a turn: hands the turn's frames to the disk, then delivers what is complete already.
+    /// Ends a turn of one connection. Its frames go to the disk together with those of the other
+    /// connections that are ready now: one submit, not one per connection.
     pub(crate) fn end_turn(self: &Rc<Self>) {
+        if self.touched.borrow().is_empty() {
+            return;
+        }
+        let turns = self.unsubmitted_turns.get() + 1;
+        self.unsubmitted_turns.set(turns);
+        if turns >= TURNS_PER_SUBMIT {
+            self.submit();
+        } else {
+            self.has_touched.notify_one();
+        }
+    }
+
+    /// Submits behind the turns of the connections that were ready when the first of them ended:
+    /// tasks run in the order in which they became ready.
+    async fn submit_touched(self: Rc<Self>) {
+        loop {
+            self.has_touched.notified().await;
+            self.submit();
+        }
+    }
+
+    /// Hands what was appended to the disk, then delivers what is complete already.
+    fn submit(self: &Rc<Self>) {
+        self.unsubmitted_turns.set(0);
         for partition in self.touched.borrow_mut().drain(..) {
             partition.submit(
                 self.id,
