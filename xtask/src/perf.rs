@@ -76,6 +76,7 @@ fn compare(root: &Path, only: Option<&str>) -> Result<()> {
     }
     match failures.len() {
         0 => Ok(()),
+        1 => bail!("1 figure is not as recorded in {FILE}"),
         count => bail!("{count} figures are not as recorded in {FILE}"),
     }
 }

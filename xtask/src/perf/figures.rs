@@ -110,13 +110,13 @@ impl Verdict<'_> {
     pub fn failure(&self) -> Option<String> {
         match self {
             Self::Both { recorded, value } if recorded.is_worse(*value) => Some(format!(
-                "{} of {} became worse: {} were recorded, {} are counted, {:.1} % beyond the \
-                 tolerance of {} %.",
+                "{} of {} became worse: {} recorded, {} counted, {:.1} % worse with a tolerance \
+                 of {} %.",
                 recorded.measure,
                 recorded.scenario,
                 number(recorded.value),
                 number(*value),
-                recorded.worse_percent(*value) - recorded.tolerance_percent,
+                recorded.worse_percent(*value),
                 recorded.tolerance_percent,
             )),
             Self::Both { .. } => None,
