@@ -14,7 +14,12 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[("kcat", "kcat"), ("strace", "strace"
 
 /// Installs what tests need beyond cargo and Python; a machine that cannot is told what to do.
 pub fn prepare(_root: &Path) -> Result<()> {
-    let missing: Vec<&str> = DEBIAN_PACKAGES
+    install(DEBIAN_PACKAGES)
+}
+
+/// Installs the Debian packages whose programs are missing, or says how to.
+pub fn install(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = packages
         .iter()
         .filter(|(program, _)| !is_in_path(program))
         .map(|(_, package)| *package)
@@ -62,7 +67,8 @@ fn python(root: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-fn target(root: &Path) -> PathBuf {
+/// Where cargo builds.
+pub fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 

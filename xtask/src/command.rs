@@ -43,7 +43,8 @@ fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn output(mut command: Command, name: &str) -> Result<String> {
+/// Runs `command`, called `name` in errors, and returns what it wrote to standard output.
+pub fn output(mut command: Command, name: &str) -> Result<String> {
     let output = match command.stdin(Stdio::null()).stderr(Stdio::inherit()).output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -11,6 +11,7 @@ mod command;
 mod docs;
 mod fuzz;
 mod metadata;
+mod perf;
 mod test;
 mod tidy;
 
@@ -29,6 +30,9 @@ usage: cargo xtask COMMAND
   docs [--check]                docs/reference from the tables in the code
   fuzz TARGET|all [--seconds N] | --replay | --seeds | --self-test
                                 search for inputs that fail, or run the known ones again
+  perf [--record] [--only SCENARIO]
+                                count instructions, allocations, system calls and syncs, and
+                                compare with xtask/perf.toml
 
 With --check nothing is written; a difference is a failure.";
 
@@ -64,6 +68,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
             let rest: Vec<String> = rest.iter().map(|argument| (*argument).to_owned()).collect();
             fuzz::run(&root, &rest)?;
         }
+        ["perf", rest @ ..] => perf::run(&root, rest)?,
         ["help" | "--help" | "-h"] => println!("{USAGE}"),
         _ => return Ok(false),
     }

@@ -62,6 +62,19 @@ const LAYERS: &[(&str, &[&str])] = &[
             "chronik-server",
         ],
     ),
+    (
+        "chronik-perf",
+        &[
+            "chronik-common",
+            "chronik-record",
+            "chronik-config",
+            "chronik-protocol",
+            "chronik-wal",
+            "chronik-cluster",
+            "chronik-partition",
+            "chronik-testkit",
+        ],
+    ),
     ("xtask", &[]),
 ];
 
