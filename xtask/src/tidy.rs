@@ -42,6 +42,9 @@ impl fmt::Display for Breach {
     }
 }
 
+/// Manifest of the only crate that may have unsafe code.
+const UNSAFE_MANIFEST: &str = "crates/chronik-scheduler/Cargo.toml";
+
 /// Checks every rule and prints every breach.
 pub fn run(root: &Path) -> Result<()> {
     let workspace = Metadata::of_workspace(root)?;
@@ -104,9 +107,15 @@ fn check_lints(root: &Path, manifest: &str) -> Result<Option<Breach>> {
     Ok(lints_breach(&place.display().to_string(), &text))
 }
 
-/// A crate that does not inherit the lints of the workspace.
+/// A crate that does not inherit the lints of the workspace. The one that may have unsafe code
+/// cannot, because they forbid it; it denies it, so that each place says why it is needed.
 fn lints_breach(place: &str, manifest: &str) -> Option<Breach> {
     let table: toml::Table = manifest.parse().unwrap_or_default();
+    if place == UNSAFE_MANIFEST {
+        let level = table.get("lints").and_then(|lints| lints.get("rust")?.get("unsafe_code"));
+        return (level.and_then(toml::Value::as_str) != Some("deny"))
+            .then(|| Breach::new(place, "deny unsafe code: [lints.rust] unsafe_code = \"deny\""));
+    }
     let inherits = table.get("lints").and_then(|lints| lints.get("workspace")?.as_bool());
     (inherits != Some(true))
         .then(|| Breach::new(place, "inherit the lints: [lints] workspace = true"))
@@ -123,5 +132,13 @@ mod tests {
         {
             assert!(lints_breach("Cargo.toml", manifest).is_some(), "{manifest}");
         }
+    }
+
+    #[test]
+    fn the_crate_with_unsafe_code_denies_it_by_itself() {
+        let lints = |level: &str| format!("[lints.rust]\nunsafe_code = \"{level}\"\n");
+        assert_eq!(lints_breach(UNSAFE_MANIFEST, &lints("deny")), None);
+        assert!(lints_breach(UNSAFE_MANIFEST, &lints("warn")).is_some());
+        assert!(lints_breach("crates/other/Cargo.toml", &lints("deny")).is_some());
     }
 }

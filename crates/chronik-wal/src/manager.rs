@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use chronik_common::{Clock, PartitionIndex, Rng, TopicId, TopicPartition, Uuid};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::checkpoint::{
     CheckpointConfig, HardStates, LogAccess, NodeStates, Owners, Worker, WorkerShared,
@@ -37,6 +37,8 @@ const META_GROUP_BYTES_MAX: usize = 2 << 20;
 /// Numbers of the lanes.
 const META_LANE: u16 = 0;
 const DATA_LANE: u16 = 1;
+/// Time slice the commit threads ask for: they wait most of the time, and everybody waits for them.
+const COMMIT_SLICE: Duration = Duration::from_micros(100);
 /// Topic id in the metadata log's segments.
 const META_TOPIC_ID: TopicId = Uuid([0; 16]);
 
@@ -406,7 +408,13 @@ impl WalManager {
         let idle = self.idle.lock().expect("no holder panics").take().expect("started once");
         let mut threads = self.threads.lock().expect("no holder panics");
         for (lane, name) in idle.lanes.into_iter().zip(["commit-meta", "commit-0"]) {
-            threads.push(spawn(name, move || lane.run()));
+            threads.push(spawn(name, move || {
+                // Where the wish is not granted, commits wait longer for a busy machine.
+                if let Err(error) = chronik_scheduler::request_slice(COMMIT_SLICE) {
+                    debug!(%error, "the commit thread keeps the usual time slice");
+                }
+                lane.run();
+            }));
         }
         let worker = idle.worker;
         *self.worker_thread.lock().expect("no holder panics") =

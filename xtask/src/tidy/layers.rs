@@ -8,11 +8,12 @@ use crate::metadata::Package;
 /// A crate, and the crates of the workspace it may import.
 const LAYERS: &[(&str, &[&str])] = &[
     ("chronik-common", &[]),
+    ("chronik-scheduler", &[]),
     ("chronik-record", &["chronik-common"]),
     ("chronik-config", &["chronik-common"]),
     ("chronik-monitoring", &["chronik-common"]),
     ("chronik-protocol", &["chronik-common", "chronik-record"]),
-    ("chronik-wal", &["chronik-common", "chronik-record", "chronik-config"]),
+    ("chronik-wal", &["chronik-common", "chronik-record", "chronik-config", "chronik-scheduler"]),
     ("chronik-cluster", &["chronik-common", "chronik-config"]),
     (
         "chronik-partition",
