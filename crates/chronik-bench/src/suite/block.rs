@@ -14,8 +14,10 @@ use chronik_record::{BatchBuilder, Codec};
 use clap::Parser;
 use serde_json::{Value, json};
 
+use super::estimate::Timing;
+use super::neighbours::{Company, Hogs, SETTINGS, Sizes};
 use super::noise::Noise;
-use super::rows::{Kind, Row, Variant};
+use super::rows::{Kind, Neighbour, Row, Variant};
 use super::server::{ServerCommand, SuiteServer, wipe};
 use crate::arguments::{Arguments, Durability, Mode};
 use crate::client::{Connection, Endpoint, NewTopic, ProducePlan};
@@ -25,7 +27,7 @@ use crate::floor::run_floor;
 use crate::journal_floor::run_journal_floor;
 use crate::modes::{consume, e2e, produce};
 use crate::plan::Plan;
-use crate::process_probe::{ProcessCost, ProcessProbe};
+use crate::process_probe::ProcessCost;
 use crate::prometheus::LiveFigures;
 use crate::quantity::Cores;
 use crate::reporter::Display;
@@ -49,6 +51,12 @@ const FIRST_ACK_MAX: Duration = Duration::from_secs(60);
 /// second, which would be measured instead of the server.
 const FIRST_ACK_STEP: Duration = Duration::from_millis(100);
 
+/// Warm-up of a floor at most.
+pub(crate) const FLOOR_WARMUP_MAX: Duration = Duration::from_millis(500);
+
+/// Idleness that is measured at least: the time between two checkpoints, unless it is a trial.
+pub(crate) const IDLE_MIN: Duration = Duration::from_secs(10);
+
 /// What a block is run with.
 #[derive(Clone, Debug)]
 pub(crate) struct Lab {
@@ -60,12 +68,8 @@ pub(crate) struct Lab {
     pub data: PathBuf,
     /// Durability class of topics.
     pub durability: Durability,
-    /// Measured time.
-    pub duration: Duration,
-    /// Time before it.
-    pub warmup: Duration,
-    /// True for a trial.
-    pub is_small: bool,
+    /// Times of its blocks.
+    pub timing: Timing,
     /// Core of the server and core of the client.
     pub split: Option<(usize, usize)>,
 }
@@ -75,9 +79,10 @@ type Figures = BTreeMap<&'static str, f64>;
 
 /// Runs one block of a row and returns it as JSON.
 pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Failure> {
+    let started = Instant::now();
     let server = SuiteServer::start(lab.server_command(variant.kind)?)?;
-    let before = (Noise::now(), probe(&server)?.look().unwrap_or_default());
-    let mut bench = Bench { lab, server, words: variant.words(lab.is_small) };
+    let before = (Noise::now(), server.cpu());
+    let mut bench = Bench { lab, server, words: variant.words(lab.timing.is_small) };
     let figures = match variant.kind {
         Kind::Load | Kind::SlowDisk { .. } => bench.load(),
         Kind::HalfOfMaximum => bench.half_of_maximum(),
@@ -86,20 +91,29 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
         Kind::CreateTopics => bench.create_topics(),
         Kind::Idle => bench.idle(),
         Kind::Restart => bench.restart(),
+        Kind::Noisy { hogs } => bench.noisy(hogs),
+        Kind::Beside(neighbour) => bench.beside(neighbour),
     }?;
     assert!(figures.contains_key(row.primary), "{} says {}", row.name, row.primary);
-    let used = probe(&bench.server).ok().and_then(|it| it.look());
-    let used = used.map_or(0.0, |state| state.since(&before.1).cpu_seconds);
+    let used = bench.server.cpu().saturating_sub(before.1).as_secs_f64();
     let noise = before.0.zip(Noise::now()).map(|(then, now)| now.since(&then, used));
     bench.server.kill();
     wipe(&lab.data);
-    Ok(json!({ "figures": figures, "noise": noise }))
+    let figures: BTreeMap<_, _> =
+        figures.into_iter().map(|(name, value)| (name, rounded(value))).collect();
+    let seconds = rounded(started.elapsed().as_secs_f64());
+    Ok(json!({ "figures": figures, "noise": noise, "seconds": seconds }))
+}
+
+/// Six digits: more are noise, and room in the document.
+pub(crate) fn rounded(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
 }
 
 /// Messages per second of a variant's load against the null broker.
 pub(crate) fn floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64, Failure> {
     let nobody = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
-    let plan = lab.plan(&variant.words(lab.is_small), &nobody, time)?;
+    let plan = lab.floor_plan(variant, &nobody, time)?;
     let cores = lab.split.map(|(server, _)| Cores(vec![server]));
     Ok(run_floor(&plan, Display::silent(), cores.as_ref())?.0.total().rate())
 }
@@ -107,7 +121,7 @@ pub(crate) fn floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64,
 /// Messages per second of a variant's bytes, written without a broker.
 pub(crate) fn journal_floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64, Failure> {
     let nobody = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
-    let plan = lab.plan(&variant.words(lab.is_small), &nobody, time)?;
+    let plan = lab.floor_plan(variant, &nobody, time)?;
     let directory = lab.data.parent().unwrap_or(&lab.data);
     let syncs = lab.durability == Durability::Fsync;
     let series = run_journal_floor(&plan, directory, syncs, Display::silent())?;
@@ -115,19 +129,52 @@ pub(crate) fn journal_floor(lab: &Lab, variant: &Variant, time: Duration) -> Res
 }
 
 impl Lab {
-    fn server_command(&self, kind: Kind) -> Result<ServerCommand, Failure> {
-        let (data, core) = (self.data.clone(), self.split.map(|(server, _)| server));
-        let Kind::SlowDisk { delay_micros } = kind else {
-            let binary = self.binary.clone();
-            return Ok(ServerCommand { binary, data, sync_delay_micros: None, core });
-        };
-        if self.durability == Durability::Os {
-            return Err(Failure::Usage("os topics do not wait for the disk".to_owned()));
+    /// Why a kind of block cannot be run, if it cannot.
+    pub(crate) fn obstacle(&self, kind: Kind) -> Option<String> {
+        match kind {
+            Kind::SlowDisk { .. } if self.durability == Durability::Os => {
+                Some("os topics do not wait for the disk".to_owned())
+            }
+            Kind::SlowDisk { .. } if self.dev_binary.is_none() => {
+                Some("the `chronik` command is needed; name it with --dev-binary".to_owned())
+            }
+            Kind::Beside(neighbour) => Sizes::of(neighbour, self.timing.is_small).obstacle(),
+            _ => None,
         }
-        let binary = self.dev_binary.clone().ok_or_else(|| {
-            Failure::Usage("the `chronik` command is needed; name it with --dev-binary".to_owned())
-        })?;
-        Ok(ServerCommand { binary, data, sync_delay_micros: Some(delay_micros), core })
+    }
+
+    fn server_command(&self, kind: Kind) -> Result<ServerCommand, Failure> {
+        if let Some(obstacle) = self.obstacle(kind) {
+            return Err(Failure::Usage(obstacle));
+        }
+        let mut command = ServerCommand {
+            binary: self.binary.clone(),
+            data: self.data.clone(),
+            sync_delay_micros: None,
+            core: self.split.map(|(server, _)| server),
+            settings: Vec::new(),
+        };
+        match (kind, &self.dev_binary) {
+            (Kind::SlowDisk { delay_micros }, Some(binary)) => {
+                command.binary.clone_from(binary);
+                command.sync_delay_micros = Some(delay_micros);
+            }
+            (Kind::Beside(_), _) => command.settings = SETTINGS.to_vec(),
+            _ => {}
+        }
+        Ok(command)
+    }
+
+    /// The plan of a variant's load against a floor, which is warm sooner than a server.
+    fn floor_plan(
+        &self,
+        variant: &Variant,
+        at: &Endpoint,
+        time: Duration,
+    ) -> Result<Plan, Failure> {
+        let mut plan = self.plan(&variant.words(self.timing.is_small), at, time)?;
+        plan.flags.warmup_duration = plan.flags.warmup_duration.min(FLOOR_WARMUP_MAX);
+        Ok(plan)
     }
 
     /// The plan of a command line of words.
@@ -141,7 +188,7 @@ impl Lab {
             flags.duration = Some(time);
         }
         if !words.iter().any(|word| word == "-w") {
-            flags.warmup_duration = self.warmup;
+            flags.warmup_duration = self.timing.warmup;
         }
         let durability = ("chronik.durability".to_owned(), self.durability.name().to_owned());
         flags.additions.topic_config.push(durability);
@@ -159,7 +206,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn plan_of(&self, words: &[String]) -> Result<Plan, Failure> {
-        let mut plan = self.lab.plan(words, &self.server.endpoint(), self.lab.duration)?;
+        let mut plan = self.lab.plan(words, &self.server.endpoint(), self.lab.timing.block)?;
         plan.flags.additions.pid = i32::try_from(self.server.pid()).ok();
         Ok(plan)
     }
@@ -178,7 +225,7 @@ impl Bench<'_> {
     fn half_of_maximum(&self) -> Result<Figures, Failure> {
         let mut closed = self.plan()?;
         closed.flags.mode = Mode::Produce;
-        closed.duration = Some((self.lab.duration / 3).max(Duration::from_secs(1)));
+        closed.duration = Some((self.lab.timing.block / 3).max(Duration::from_secs(1)));
         let maximum = run_load(&closed)?.summary.messages_per_second;
         let mut plan = self.plan()?;
         plan.rate = Some((maximum / 2.0).max(1.0) as u64);
@@ -199,7 +246,7 @@ impl Bench<'_> {
         let live = with_live.then(|| self.start_live(&stop)).transpose()?;
         if with_live {
             // The producer's figures are of its whole time, most of it beside the reader.
-            thread::sleep(self.lab.warmup);
+            thread::sleep(self.lab.timing.warmup);
         }
         let mut plan = self.plan_of(&["-m".to_owned(), "fetch".to_owned()])?;
         plan.flags.message_count = 0;
@@ -249,7 +296,13 @@ impl Bench<'_> {
         self.server.kill();
         self.server.spawn_again()?;
         let result = thread.join().expect("a load does not panic")?;
+        let state = self.server.probe()?.look().unwrap_or_default();
         let mut figures = figures_of(&result);
+        figures.extend(cost_figures(&state.since(&state)));
+        // Both lives of the server, its recovery and the read back included.
+        let cpu = self.server.cpu().as_secs_f64();
+        let per_request = crate::series::per(cpu, result.summary.requests as f64) * 1e6;
+        figures.insert("server_cpu_micros_per_request", per_request);
         figures.insert("killed_after_messages", killed_at as f64);
         Ok(figures)
     }
@@ -297,11 +350,12 @@ impl Bench<'_> {
             .map(|_| Connection::open(&plan.endpoints, plan.request_timeout()))
             .collect::<Result<Vec<_>, _>>()?;
         // What opening them left behind is not idleness.
-        thread::sleep(self.lab.warmup);
-        let probe = probe(&self.server)?;
+        thread::sleep(self.lab.timing.warmup);
+        let probe = self.server.probe()?;
         let before = probe.look().unwrap_or_default();
         let started = Instant::now();
-        thread::sleep(self.lab.duration);
+        let shortest = if self.lab.timing.is_small { Duration::ZERO } else { IDLE_MIN };
+        thread::sleep(self.lab.timing.block.max(shortest));
         let cost = probe.look().unwrap_or_default().since(&before);
         let seconds = started.elapsed().as_secs_f64();
         drop(connections);
@@ -322,10 +376,74 @@ impl Bench<'_> {
             thread::sleep(Duration::from_millis(1));
         }
         let first_ack_ms = started.elapsed().as_secs_f64() * 1e3;
-        let state = probe(&self.server)?.look().unwrap_or_default();
+        let state = self.server.probe()?.look().unwrap_or_default();
         let mut figures = cost_figures(&state.since(&state));
         figures.insert("first_ack_ms", first_ack_ms);
         Ok(figures)
+    }
+
+    fn noisy(&self, hogs: u32) -> Result<Figures, Failure> {
+        let plan = self.plan()?;
+        let alone = run_load(&plan)?.summary;
+        let hogs = Hogs::start(hogs)?;
+        let beside = run_load(&plan);
+        drop(hogs);
+        let mut figures = figures_of(&beside?);
+        insert_alone(&mut figures, &alone);
+        let rates = (figures.get("messages_per_second"), alone.messages_per_second);
+        let retained = crate::series::per(rates.0.copied().unwrap_or(0.0), rates.1) * 100.0;
+        figures.insert("rate_retained_percent", retained);
+        Ok(figures)
+    }
+
+    /// The load alone, then beside a neighbour, on the same server.
+    fn beside(&self, neighbour: Neighbour) -> Result<Figures, Failure> {
+        let probe = self.server.probe()?;
+        let base = probe.look().unwrap_or_default().resident_bytes;
+        let sizes = Sizes::of(neighbour, self.lab.timing.is_small);
+        let mut backlog = self.backlog_plan(&sizes)?;
+        if sizes.backlog_messages > 0 {
+            run_load(&backlog)?;
+        }
+        let plan = self.plan()?;
+        let alone = run_load(&plan)?.summary;
+        backlog.flags.mode = Mode::Fetch;
+        backlog.flags.message_count = 0;
+        // Only what the neighbour makes the server hold counts.
+        let _ = probe.reset_peak();
+        let company = Company::start(&sizes, &backlog)?;
+        let beside = run_load(&plan);
+        let end = company.stop()?;
+        let cap = base + sizes.memory_cap(plan.flags.concurrency);
+        let mut figures = figures_of(&beside?);
+        figures.extend(cost_figures(&probe.look().unwrap_or_default().since(&<_>::default())));
+        insert_alone(&mut figures, &alone);
+        let p99_ms = figures.get("p99_ms").copied().unwrap_or(0.0);
+        figures.extend([
+            ("p99_ratio", crate::series::per(p99_ms, alone.latency.p99_ms)),
+            ("resident_mebibytes_base", mebibytes(base)),
+            ("memory_cap_mebibytes", mebibytes(cap)),
+        ]);
+        if sizes.slow_consumers > 0 {
+            figures.insert("slow_consumers_closed", end.slow_consumers_closed as f64);
+            figures.insert("slow_bytes", end.slow_bytes as f64);
+        }
+        if sizes.is_backlog_read {
+            figures.insert("backlog_megabytes_per_second", end.backlog_megabytes_per_second);
+        }
+        if sizes.idle_connections > 0 {
+            figures.insert("idle_connections_alive", end.idle_connections_alive as f64);
+        }
+        Ok(figures)
+    }
+
+    /// Writes the backlog that neighbours read.
+    fn backlog_plan(&self, sizes: &Sizes) -> Result<Plan, Failure> {
+        let words = format!("{BACKLOG} -s 1000 -n {}", sizes.backlog_messages.max(1));
+        let words: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
+        let mut plan = self.plan_of(&words)?;
+        plan.flags.topic = format!("{TOPIC}-backlog");
+        Ok(plan)
     }
 
     /// Stores one message.
@@ -343,11 +461,6 @@ impl Bench<'_> {
         connection.produce(&place, &batch.build())?;
         Ok(())
     }
-}
-
-fn probe(server: &SuiteServer) -> Result<ProcessProbe, Failure> {
-    let gone = || Failure::Server("the server ended".to_owned());
-    ProcessProbe::of(server.pid()).ok_or_else(gone)
 }
 
 fn run_load(plan: &Plan) -> Result<RunResult, Failure> {
@@ -415,8 +528,18 @@ fn summary_figures(summary: &Summary) -> Figures {
     figures
 }
 
+/// What the load did before it had company.
+fn insert_alone(figures: &mut Figures, alone: &Summary) {
+    figures.insert("alone_messages_per_second", alone.messages_per_second);
+    figures.insert("alone_p50_ms", alone.latency.p50_ms);
+    figures.insert("alone_p99_ms", alone.latency.p99_ms);
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 fn cost_figures(cost: &ProcessCost) -> Figures {
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     Figures::from([
         ("resident_mebibytes", mebibytes(cost.resident_bytes)),
         ("resident_mebibytes_peak", mebibytes(cost.resident_bytes_peak)),
