@@ -18,6 +18,9 @@ use super::estimate::Timing;
 use super::neighbours::{Company, Hogs, SETTINGS, Sizes};
 use super::noise::Noise;
 use super::rows::{Kind, Neighbour, Row, Variant};
+use super::run_figures::{
+    Alone, Figures, cost_figures, figures_of, mebibytes, rounded, summary_figures,
+};
 use super::server::{ServerCommand, SuiteServer, wipe};
 use crate::arguments::{Arguments, Durability, Mode};
 use crate::client::{Connection, Endpoint, NewTopic, ProducePlan};
@@ -27,7 +30,6 @@ use crate::floor::run_floor;
 use crate::journal_floor::run_journal_floor;
 use crate::modes::{consume, e2e, produce};
 use crate::plan::Plan;
-use crate::process_probe::ProcessCost;
 use crate::prometheus::LiveFigures;
 use crate::quantity::Cores;
 use crate::reporter::Display;
@@ -74,9 +76,6 @@ pub(crate) struct Lab {
     pub split: Option<(usize, usize)>,
 }
 
-/// Figures by name.
-type Figures = BTreeMap<&'static str, f64>;
-
 /// Runs one block of a row and returns it as JSON.
 pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Failure> {
     let started = Instant::now();
@@ -103,11 +102,6 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
         figures.into_iter().map(|(name, value)| (name, rounded(value))).collect();
     let seconds = rounded(started.elapsed().as_secs_f64());
     Ok(json!({ "figures": figures, "noise": noise, "seconds": seconds }))
-}
-
-/// Six digits: more are noise, and room in the document.
-pub(crate) fn rounded(value: f64) -> f64 {
-    format!("{value:.5e}").parse().unwrap_or(value)
 }
 
 /// Messages per second of a variant's load against the null broker.
@@ -221,12 +215,15 @@ impl Bench<'_> {
         Ok(figures_of(&result))
     }
 
-    /// The open loop at half of what a closed loop reaches on the same server.
+    /// The open loop at half of what a closed loop with the same reader reaches on the same
+    /// server; the slower side counts.
     fn half_of_maximum(&self) -> Result<Figures, Failure> {
         let mut closed = self.plan()?;
-        closed.flags.mode = Mode::Produce;
+        closed.flags.mode = Mode::Mixed;
         closed.duration = Some((self.lab.timing.block / 3).max(Duration::from_secs(1)));
-        let maximum = run_load(&closed)?.summary.messages_per_second;
+        let found = run_load(&closed)?;
+        let read = found.other_side.map_or(f64::INFINITY, |(_, read)| read.messages_per_second);
+        let maximum = found.summary.messages_per_second.min(read);
         let mut plan = self.plan()?;
         plan.rate = Some((maximum / 2.0).max(1.0) as u64);
         let mut figures = figures_of(&run_load(&plan)?);
@@ -250,10 +247,22 @@ impl Bench<'_> {
         }
         let mut plan = self.plan_of(&["-m".to_owned(), "fetch".to_owned()])?;
         plan.flags.message_count = 0;
+        let (probe, cpu) = (self.server.probe()?, self.server.cpu());
         let result = consume::run_with(&plan, Display::silent());
+        let (state, cpu) =
+            (probe.look().unwrap_or_default(), self.server.cpu().saturating_sub(cpu));
         stop.store(true, Ordering::Relaxed);
         let live = live.map(|thread| thread.join().expect("a load does not panic")).transpose()?;
-        let mut figures = figures_of(&result?);
+        let result = result?;
+        let mut figures = figures_of(&result);
+        // A backlog may be read before the first sample of the server is taken; this look is of
+        // the whole time, with the live producer's share.
+        let summary = &result.summary;
+        let gigabytes = summary.megabytes_per_second * summary.seconds / 1e3;
+        let per = |count: f64| crate::series::per(cpu.as_secs_f64(), count);
+        figures.extend(cost_figures(&state.since(&state)));
+        figures.insert("server_cpu_micros_per_request", per(summary.requests as f64) * 1e6);
+        figures.insert("server_cpu_seconds_per_gigabyte", per(gigabytes));
         if let Some(live) = live {
             figures.insert("live_p99_ms", live.summary.latency.p99_ms);
             figures.insert("live_messages_per_second", live.summary.messages_per_second);
@@ -384,19 +393,17 @@ impl Bench<'_> {
 
     fn noisy(&self, hogs: u32) -> Result<Figures, Failure> {
         let plan = self.plan()?;
-        let alone = run_load(&plan)?.summary;
+        let before = run_load(&plan)?;
         let hogs = Hogs::start(hogs)?;
         let beside = run_load(&plan);
         drop(hogs);
+        let alone = Alone::of(&before, &run_load(&plan)?);
         let mut figures = figures_of(&beside?);
-        insert_alone(&mut figures, &alone);
-        let rates = (figures.get("messages_per_second"), alone.messages_per_second);
-        let retained = crate::series::per(rates.0.copied().unwrap_or(0.0), rates.1) * 100.0;
-        figures.insert("rate_retained_percent", retained);
+        alone.compare(&mut figures);
         Ok(figures)
     }
 
-    /// The load alone, then beside a neighbour, on the same server.
+    /// The load alone, beside a neighbour, and alone again, on the same server.
     fn beside(&self, neighbour: Neighbour) -> Result<Figures, Failure> {
         let probe = self.server.probe()?;
         let base = probe.look().unwrap_or_default().resident_bytes;
@@ -404,9 +411,11 @@ impl Bench<'_> {
         let mut backlog = self.backlog_plan(&sizes)?;
         if sizes.backlog_messages > 0 {
             run_load(&backlog)?;
+            // What the backlog left to be written would fall into the first of the loads.
+            rustix::fs::sync();
         }
         let plan = self.plan()?;
-        let alone = run_load(&plan)?.summary;
+        let before = run_load(&plan)?;
         backlog.flags.mode = Mode::Fetch;
         backlog.flags.message_count = 0;
         // Only what the neighbour makes the server hold counts.
@@ -414,16 +423,14 @@ impl Bench<'_> {
         let company = Company::start(&sizes, &backlog)?;
         let beside = run_load(&plan);
         let end = company.stop()?;
-        let cap = base + sizes.memory_cap(plan.flags.concurrency);
+        let held = probe.look().unwrap_or_default();
+        let alone = Alone::of(&before, &run_load(&plan)?);
         let mut figures = figures_of(&beside?);
-        figures.extend(cost_figures(&probe.look().unwrap_or_default().since(&<_>::default())));
-        insert_alone(&mut figures, &alone);
-        let p99_ms = figures.get("p99_ms").copied().unwrap_or(0.0);
-        figures.extend([
-            ("p99_ratio", crate::series::per(p99_ms, alone.latency.p99_ms)),
-            ("resident_mebibytes_base", mebibytes(base)),
-            ("memory_cap_mebibytes", mebibytes(cap)),
-        ]);
+        figures.extend(cost_figures(&held.since(&held)));
+        alone.compare(&mut figures);
+        let cap = base + sizes.memory_cap(plan.flags.concurrency);
+        figures.insert("resident_mebibytes_base", mebibytes(base));
+        figures.insert("memory_cap_mebibytes", mebibytes(cap));
         if sizes.slow_consumers > 0 {
             figures.insert("slow_consumers_closed", end.slow_consumers_closed as f64);
             figures.insert("slow_bytes", end.slow_bytes as f64);
@@ -433,6 +440,7 @@ impl Bench<'_> {
         }
         if sizes.idle_connections > 0 {
             figures.insert("idle_connections_alive", end.idle_connections_alive as f64);
+            figures.insert("idle_connections_seconds", end.opening_seconds);
         }
         Ok(figures)
     }
@@ -468,80 +476,4 @@ fn run_load(plan: &Plan) -> Result<RunResult, Failure> {
         Mode::E2e | Mode::Mixed => e2e::run_with(plan, Display::silent()),
         _ => produce::run_with(plan, Display::silent(), &Arc::default()),
     }
-}
-
-fn figures_of(result: &RunResult) -> Figures {
-    let mut figures = summary_figures(&result.summary);
-    if let Some((name, other)) = &result.other_side {
-        figures.insert("other_messages_per_second", other.messages_per_second);
-        figures.insert("other_p99_ms", other.latency.p99_ms);
-        if let (&"read", Some(server)) = (name, &result.summary.server) {
-            let gigabytes = other.megabytes_per_second * other.seconds / 1e3;
-            let per_gigabyte = crate::series::per(server.cost.cpu_seconds, gigabytes);
-            figures.insert("server_cpu_seconds_per_gigabyte_read", per_gigabyte);
-            figures.insert("megabytes_read_per_second", other.megabytes_per_second);
-        }
-    }
-    if let Some(verdict) = &result.read_back {
-        for (name, count) in [
-            ("read_back", verdict.stored),
-            ("acknowledged", verdict.acknowledged),
-            ("lost", verdict.lost),
-            ("duplicated", verdict.duplicated),
-            ("reordered", verdict.reordered),
-        ] {
-            figures.insert(name, count as f64);
-        }
-    }
-    if let Some(gap) = &result.gap {
-        figures.insert("longest_gap_ms", gap.longest_ms);
-    }
-    figures
-}
-
-fn summary_figures(summary: &Summary) -> Figures {
-    let mut figures = Figures::from([
-        ("messages_per_second", summary.messages_per_second),
-        ("megabytes_per_second", summary.megabytes_per_second),
-        ("requests_per_second", summary.requests_per_second),
-        ("messages_per_request", summary.messages_per_request),
-        ("failed", summary.failed as f64),
-        ("p50_ms", summary.latency.p50_ms),
-        ("p99_ms", summary.latency.p99_ms),
-        ("p999_ms", summary.latency.p999_ms),
-        ("max_ms", summary.latency.max_ms),
-        ("client_cpu_micros_per_request", summary.client_cpu_micros_per_request),
-        ("client_cpu_micros_per_message", summary.client_cpu_micros_per_message),
-    ]);
-    if let Some(is_sustained) = summary.is_rate_sustained {
-        figures.insert("is_rate_sustained", f64::from(u8::from(is_sustained)));
-        figures.insert("late", summary.late as f64);
-    }
-    if let Some(server) = &summary.server {
-        figures.extend(cost_figures(&server.cost));
-        figures.insert("server_cpu_percent", server.cpu_percent);
-        figures.insert("server_cpu_micros_per_request", server.cpu_micros_per_request);
-        figures.insert("server_cpu_micros_per_message", server.cpu_micros_per_message);
-        figures.insert("server_cpu_seconds_per_gigabyte", server.cpu_seconds_per_gigabyte);
-        figures.insert("context_switches_per_request", server.context_switches_per_request);
-    }
-    figures
-}
-
-/// What the load did before it had company.
-fn insert_alone(figures: &mut Figures, alone: &Summary) {
-    figures.insert("alone_messages_per_second", alone.messages_per_second);
-    figures.insert("alone_p50_ms", alone.latency.p50_ms);
-    figures.insert("alone_p99_ms", alone.latency.p99_ms);
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-fn cost_figures(cost: &ProcessCost) -> Figures {
-    Figures::from([
-        ("resident_mebibytes", mebibytes(cost.resident_bytes)),
-        ("resident_mebibytes_peak", mebibytes(cost.resident_bytes_peak)),
-    ])
 }

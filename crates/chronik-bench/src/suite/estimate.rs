@@ -12,20 +12,20 @@ use super::rows::{Kind, Row, Variant};
 use crate::failure::Failure;
 
 /// Seconds to start a server, create a topic, and wipe.
-const START: f64 = 0.5;
+const START: f64 = 0.4;
 
 /// Seconds that a floor takes besides its load.
 const FLOOR_START: f64 = 0.3;
 
 /// Seconds per million messages of 1,000 bytes: written and read back, and recovered.
-const BACKLOG_PER_MILLION: f64 = 6.0;
+const BACKLOG_PER_MILLION: f64 = 5.0;
 
 /// Seconds per million messages of the audited load, which is killed in the middle.
-const AUDIT_PER_MILLION: f64 = 8.0;
+const AUDIT_PER_MILLION: f64 = 5.0;
 
 /// Reading back what a load wrote, as a part of the time it took to write it.
-const READ_BACK_OF_SINGLES: f64 = 0.15;
-const READ_BACK_OF_BATCHES: f64 = 1.0;
+const READ_BACK_OF_SINGLES: f64 = 0.08;
+const READ_BACK_OF_BATCHES: f64 = 0.9;
 
 /// Block lengths that are tried, longest first.
 const BLOCK_STEP: Duration = Duration::from_millis(500);
@@ -72,10 +72,10 @@ pub(crate) fn block_seconds(row: &Row, variant: &Variant, timing: Timing) -> f64
             warmup + if timing.is_small { block } else { block.max(IDLE_MIN.as_secs_f64()) }
         }
         Kind::Restart => wanted * BACKLOG_PER_MILLION + START,
-        Kind::Noisy { .. } => 2.0 * load,
+        Kind::Noisy { .. } => 3.0 * load,
         Kind::Beside(neighbour) => {
             let sizes = Sizes::of(neighbour, timing.is_small);
-            2.0 * load + millions(sizes.backlog_messages) * BACKLOG_PER_MILLION
+            3.0 * load + millions(sizes.backlog_messages) * BACKLOG_PER_MILLION
         }
     };
     let floor = floor_time(timing) + timing.warmup.min(FLOOR_WARMUP_MAX);

@@ -12,6 +12,7 @@ mod neighbours;
 mod noise;
 mod report;
 mod rows;
+mod run_figures;
 mod server;
 mod server_build;
 
@@ -270,8 +271,8 @@ impl Cell {
         };
         let mut block = block::run(&self.lab, self.row, self.variant)?;
         if let Some((floor, journal_floor)) = floors {
-            block["floor"] = block::rounded(floor).into();
-            block["journal_floor"] = block::rounded(journal_floor).into();
+            block["floor"] = run_figures::rounded(floor).into();
+            block["journal_floor"] = run_figures::rounded(journal_floor).into();
         }
         Ok(block)
     }

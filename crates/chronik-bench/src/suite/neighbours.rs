@@ -133,6 +133,7 @@ pub(crate) struct Company {
     slow: Option<JoinHandle<SlowEnd>>,
     reader: Option<JoinHandle<Result<ReaderEnd, Failure>>>,
     idle: Vec<Connection>,
+    opening_seconds: f64,
 }
 
 /// What the neighbours got.
@@ -146,17 +147,21 @@ pub(crate) struct CompanyEnd {
     pub backlog_megabytes_per_second: f64,
     /// Idle connections that answered at the end.
     pub idle_connections_alive: u64,
+    /// Seconds that it took to open them.
+    pub opening_seconds: f64,
 }
 
 impl Company {
     /// Starts the neighbours of `sizes`; `backlog` reads the topic they read.
     pub(crate) fn start(sizes: &Sizes, backlog: &Plan) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut idle = Vec::new();
+        let (mut idle, started) = (Vec::new(), Instant::now());
         for _ in 0..sizes.idle_connections {
             idle.push(Connection::open(&backlog.endpoints, backlog.request_timeout())?);
         }
-        let mut company = Self { stop: Arc::clone(&stop), slow: None, reader: None, idle };
+        let opening_seconds = started.elapsed().as_secs_f64();
+        let (slow, reader) = (None, None);
+        let mut company = Self { stop: Arc::clone(&stop), slow, reader, idle, opening_seconds };
         if sizes.slow_consumers > 0 {
             let consumers = (0..sizes.slow_consumers).map(|_| slow_consumer(backlog));
             let consumers = consumers.collect::<Result<Vec<_>, _>>()?;
@@ -174,7 +179,11 @@ impl Company {
     /// Stops them and says what they got.
     pub(crate) fn stop(mut self) -> Result<CompanyEnd, Failure> {
         let alive = self.idle.iter_mut().filter_map(answered).count() as u64;
-        let mut end = CompanyEnd { idle_connections_alive: alive, ..CompanyEnd::default() };
+        let mut end = CompanyEnd {
+            idle_connections_alive: alive,
+            opening_seconds: self.opening_seconds,
+            ..CompanyEnd::default()
+        };
         self.stop.store(true, Ordering::Relaxed);
         if let Some(slow) = self.slow.take() {
             let slow = slow.join().expect("slow consumers do not panic");

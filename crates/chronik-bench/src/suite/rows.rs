@@ -25,12 +25,12 @@ pub(crate) enum Kind {
         /// Added to every sync.
         delay_micros: u32,
     },
-    /// A load alone, then beside threads that only compute.
+    /// A load beside threads that only compute, and alone before and after.
     Noisy {
         /// Their number.
         hogs: u32,
     },
-    /// A load alone, then beside a neighbour.
+    /// A load beside a neighbour, and alone before and after.
     Beside(Neighbour),
 }
 
@@ -314,13 +314,13 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     without_floor(
         "noisy",
-        "64 connections, alone and then beside two threads that only compute",
+        "64 connections beside two threads that only compute, and alone before and after",
         "rate_retained_percent",
         &[variant("2 hogs", Kind::Noisy { hogs: 2 }, "-c 64 --connections per-task --acks 1")],
     ),
     without_floor(
         "neighbours",
-        "64 producers in an open loop of 5,000 msg/s, alone and then beside other clients",
+        "64 producers in an open loop of 5,000 msg/s beside other clients, and alone before and after",
         "p99_ratio",
         &[
             variant("8 slow consumers", Kind::Beside(Neighbour::SlowConsumers), PRODUCERS),

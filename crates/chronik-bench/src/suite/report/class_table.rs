@@ -26,7 +26,7 @@ const UNITS: [(&str, &str, usize); 13] = [
 ];
 
 /// Figures that some rows have besides those of the table: row, name, meaning, decimals.
-const DETAILS: [(&str, &str, &str, usize); 24] = [
+const DETAILS: [(&str, &str, &str, usize); 25] = [
     ("plan-64", "messages_per_request", "messages per request", 1),
     ("plan-128", "messages_per_request", "messages per request", 1),
     ("batch-100B", "megabytes_per_second", "MB/s", 1),
@@ -51,6 +51,7 @@ const DETAILS: [(&str, &str, &str, usize); 24] = [
     ("neighbours", "slow_consumers_closed", "slow consumers closed by the server", 0),
     ("neighbours", "backlog_megabytes_per_second", "MB/s of the reader of the backlog", 1),
     ("neighbours", "idle_connections_alive", "idle connections that answer at the end", 0),
+    ("neighbours", "idle_connections_seconds", "s to open them", 1),
 ];
 
 /// The table of the cells of one class.
