@@ -54,7 +54,7 @@ const FIRST_ACK_MAX: Duration = Duration::from_secs(60);
 const FIRST_ACK_STEP: Duration = Duration::from_millis(100);
 
 /// Warm-up of a floor at most.
-pub(crate) const FLOOR_WARMUP_MAX: Duration = Duration::from_millis(500);
+pub(crate) const FLOOR_WARMUP_MAX: Duration = Duration::from_millis(250);
 
 /// Idleness that is measured at least: the time between two checkpoints, unless it is a trial.
 pub(crate) const IDLE_MIN: Duration = Duration::from_secs(10);

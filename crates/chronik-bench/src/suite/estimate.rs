@@ -17,8 +17,11 @@ const START: f64 = 0.4;
 /// Seconds that a floor takes besides its load.
 const FLOOR_START: f64 = 0.3;
 
-/// Seconds per million messages of 1,000 bytes: written and read back, and recovered.
-const BACKLOG_PER_MILLION: f64 = 5.0;
+/// Seconds per million messages of 1,000 bytes: written and read back.
+const BACKLOG_PER_MILLION: f64 = 4.0;
+
+/// Seconds per million of them over many partitions: written, read back and recovered.
+const RESTART_PER_MILLION: f64 = 16.0;
 
 /// Seconds per million messages of the audited load, which is killed in the middle.
 const AUDIT_PER_MILLION: f64 = 5.0;
@@ -71,7 +74,7 @@ pub(crate) fn block_seconds(row: &Row, variant: &Variant, timing: Timing) -> f64
         Kind::Idle => {
             warmup + if timing.is_small { block } else { block.max(IDLE_MIN.as_secs_f64()) }
         }
-        Kind::Restart => wanted * BACKLOG_PER_MILLION + START,
+        Kind::Restart => wanted * RESTART_PER_MILLION + START,
         Kind::Noisy { .. } => 3.0 * load,
         Kind::Beside(neighbour) => {
             let sizes = Sizes::of(neighbour, timing.is_small);

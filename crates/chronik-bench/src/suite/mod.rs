@@ -36,7 +36,7 @@ const SCHEMA: u64 = 2;
 
 /// Part of a block's time that each floor gets, and its bounds.
 const FLOOR_PART: u32 = 4;
-const FLOOR_MIN: Duration = Duration::from_secs(1);
+const FLOOR_MIN: Duration = Duration::from_millis(500);
 const FLOOR_MIN_SMALL: Duration = Duration::from_millis(200);
 
 /// Blocks that may fail one after the other before the suite gives up: then it is no longer one
