@@ -183,6 +183,11 @@ impl Connection {
         Ok(self.stream)
     }
 
+    /// Changes how long each further answer is waited for.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// True if the other end still answers.
     #[must_use]
     pub fn is_answered(&mut self) -> bool {
