@@ -27,7 +27,8 @@ usage: cargo xtask COMMAND
   ci [--only STEP] [--list]     the same
   tidy                          layers, dependencies, source rules, documents
   codegen [--check]             message types of chronik-protocol from its schema files
-  docs [--check]                docs/reference from the tables in the code
+  docs [--check]                docs/reference from the tables in the code,
+                                docs/benchmarks.md from the results in docs/benchmarks
   fuzz TARGET|all [--seconds N] | --replay | --seeds | --self-test
                                 search for inputs that fail, or run the known ones again
   perf [--record] [--only SCENARIO]

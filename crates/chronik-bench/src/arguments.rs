@@ -42,7 +42,7 @@ pub struct Arguments {
 #[derive(Clone, Subcommand, Debug)]
 #[allow(missing_docs, reason = "each verb is documented by its arguments")]
 pub enum Verb {
-    Suite(SuiteArguments),
+    Suite(Box<SuiteArguments>),
     Report(ReportArguments),
 }
 
@@ -217,7 +217,7 @@ pub struct AdditionalArguments {
 }
 
 /// The standard suite: rows of one node, each with both durability classes, against servers
-/// that it starts itself. All rows with the usual blocks take about three hours.
+/// that it starts itself. The time it takes is printed first; --time-max bounds it.
 #[derive(Clone, Args, Debug)]
 pub struct SuiteArguments {
     /// The server to measure.
@@ -237,11 +237,19 @@ pub struct SuiteArguments {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub blocks: u32,
     /// Measured seconds of one block.
-    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    pub block_seconds: u64,
+    #[arg(long, value_name = "SECONDS", value_parser = quantity::duration, default_value = "15")]
+    pub block_seconds: Duration,
     /// Warm-up of one block.
     #[arg(long, value_name = "TIME", value_parser = quantity::duration, default_value = "3s")]
     pub warmup_duration: Duration,
+    /// Choose the measured seconds and the warm-up of blocks so that the whole suite takes about
+    /// this time, and begin no round of blocks that would end after it.
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration, conflicts_with = "block_seconds")]
+    pub time_max: Option<Duration>,
+    /// Commit that the server was built from [default: that of the repository the server lies
+    /// in].
+    #[arg(long, value_name = "COMMIT")]
+    pub commit: Option<String>,
     /// Directory for the servers' data, emptied before each block; must not exist or be empty.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -262,13 +270,13 @@ pub struct SuiteArguments {
     pub report: Option<PathBuf>,
 }
 
-/// Write the page of a suite's result.
+/// Write the page of a suite's results.
 #[derive(Clone, Args, Debug)]
 pub struct ReportArguments {
-    /// Result of `chronik-bench suite`.
-    #[arg(value_name = "SUITE.json")]
-    pub suite: PathBuf,
-    /// Page to write.
+    /// Results of `chronik-bench suite`; of a row that is in several, the last one counts.
+    #[arg(value_name = "SUITE.json", required = true)]
+    pub suites: Vec<PathBuf>,
+    /// Page to write; `-` is standard output.
     #[arg(long, value_name = "FILE", default_value = "docs/benchmarks.md")]
     pub page: PathBuf,
 }

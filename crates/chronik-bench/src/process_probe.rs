@@ -15,6 +15,9 @@ use serde::Serialize;
 /// Kernel ticks per second in /proc, the same on all machines Linux runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
+/// What the kernel's `clear_refs` takes to forget the largest resident memory.
+const RESET_PEAK: &str = "5";
+
 /// A process to look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProcessProbe {
@@ -91,6 +94,12 @@ impl ProcessProbe {
         Some(state)
     }
 
+    /// Lets the largest resident memory start again from what it is now; false where the kernel
+    /// does not let this process do so.
+    pub fn reset_peak(&self) -> bool {
+        fs::write(self.directory.join("clear_refs"), RESET_PEAK).is_ok()
+    }
+
     fn cpu_in_ticks(&self) -> Option<Duration> {
         let stat = fs::read_to_string(self.directory.join("stat")).ok()?;
         // The name of the process, in parentheses, may have blanks.
@@ -157,5 +166,11 @@ mod tests {
         assert!(cost.resident_bytes > 100_000, "{cost:?}");
         assert!(cost.cpu_seconds >= 0.0, "{cost:?}");
         assert!(ProcessProbe::of(u32::MAX).is_none());
+        let peak = |probe: &ProcessProbe| probe.look().expect("it exists").resident_bytes_peak;
+        let large = vec![1_u8; 64 << 20];
+        let with_it = peak(&probe);
+        assert!(large.iter().all(|byte| *byte == 1));
+        drop(large);
+        assert!(!probe.reset_peak() || peak(&probe) < with_it, "{with_it}");
     }
 }

@@ -21,11 +21,15 @@ const TESTS: &[(&str, fn())] = &[
     ("failures_have_their_exit_codes", failures_have_their_exit_codes),
     ("floors_need_no_broker", floors_need_no_broker),
     ("a_suite_survives_a_killed_server", a_suite_survives_a_killed_server),
+    (
+        "neighbours_are_measured_against_the_load_alone",
+        neighbours_are_measured_against_the_load_alone,
+    ),
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if arguments.iter().any(|word| word == "standalone") {
+    if arguments.iter().any(|word| word == "standalone" || word == "--version") {
         return chronik_server::main_with_args("chronik-server", arguments);
     }
     let words: Vec<_> = arguments.iter().filter_map(|it| it.to_str()).collect();
@@ -188,7 +192,9 @@ fn failures_have_their_exit_codes() {
     let json = bench(&format!("-b {nobody} -d 1s --output json"));
     let object: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&object["ok"], &object["error"]["code"]), (&false.into(), &"unreachable".into()));
-    for line in ["--duration soon", "--client rdkafka", "--mode none", "suite no-such-row"] {
+    for line in
+        ["--duration soon", "--client rdkafka", "--mode none", "suite no-such-row", "report"]
+    {
         let output = bench(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {output:?}");
         let errors = String::from_utf8(output.stderr).unwrap();
@@ -208,18 +214,27 @@ fn floors_need_no_broker() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-fn a_suite_survives_a_killed_server() {
+/// Runs rows of a suite as a trial; returns its result and its page.
+fn trial(flags: &str) -> (Value, String) {
     let directory = TempDir::new();
     let program = std::env::current_exe().unwrap();
-    let (suite, page) = (directory.path().join("suite.json"), directory.path().join("page.md"));
-    ok(&format!(
-        "suite plan-64 no-loss-1M --small --blocks 1 --block-seconds 1 --warmup-duration 100ms \
-         --durability fsync --server-binary {} --data-dir {} --json-output {}",
+    let suite = directory.path().join("suite.json");
+    let said = ok(&format!(
+        "suite {flags} --small --warmup-duration 100ms --commit 0123abcd --server-binary {} \
+         --data-dir {} --json-output {}",
         program.display(),
         directory.path().join("data").display(),
         suite.display()
     ));
-    let result: Value = serde_json::from_str(&read(&suite)).unwrap();
+    assert!(said.contains(" rows, about "), "{said}");
+    let page = ok(&format!("report {} --page -", suite.display()));
+    assert_eq!(page, ok(&format!("report {} --page -", suite.display())));
+    (serde_json::from_str(&read(&suite)).unwrap(), page)
+}
+
+fn a_suite_survives_a_killed_server() {
+    let (result, page) =
+        trial("plan-64 no-loss-1M --blocks 1 --block-seconds 1 --durability fsync");
     let rows = result["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 2);
     let figures = &rows[1]["blocks"][0]["figures"];
@@ -227,7 +242,32 @@ fn a_suite_survives_a_killed_server() {
     assert_eq!((of("lost"), of("duplicated"), of("reordered")), (0.0, 0.0, 0.0));
     assert_eq!(of("read_back"), 100_000.0);
     assert!(of("killed_after_messages") < 100_000.0, "it was killed in the middle");
-    assert!(rows[0]["floors"].as_array().unwrap().len() == 2);
-    ok(&format!("report {} --page {}", suite.display(), page.display()));
-    assert!(read(&page).contains("| `plan-64` | acks 1 |"));
+    assert!(of("resident_mebibytes") > 1.0 && of("server_cpu_micros_per_request") > 0.0);
+    let block = &rows[0]["blocks"][0];
+    assert!(number(block, "/floor") > 0.0 && number(block, "/journal_floor") > 0.0);
+    assert!(page.contains("| `plan-64` | acks 1 |"), "{page}");
+    assert!(page.contains("| commit of the server | 0123abcd |"), "{page}");
+}
+
+fn neighbours_are_measured_against_the_load_alone() {
+    let (result, page) =
+        trial("neighbours noisy slow-disk --blocks 1 --block-seconds 500ms --durability os");
+    let rows = result["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4 + 1 + 3);
+    for row in &rows[..4] {
+        let figure = |name: &str| number(row, &format!("/blocks/0/figures/{name}"));
+        let ratio = figure("p99_ms") / figure("alone_p99_ms");
+        assert!((figure("p99_ratio") - ratio).abs() < ratio * 1e-3, "{row:#}");
+        let peak = figure("resident_mebibytes_peak");
+        assert!(peak > 1.0 && peak < figure("memory_cap_mebibytes"), "{row:#}");
+    }
+    let last = |name: &str| number(&rows[3], &format!("/blocks/0/figures/{name}"));
+    assert_eq!((last("slow_consumers_closed"), last("idle_connections_alive")), (0.0, 100.0));
+    assert!(last("slow_bytes") > 0.0 && last("backlog_megabytes_per_second") > 0.0);
+    let retained = number(&rows[4], "/blocks/0/figures/rate_retained_percent");
+    assert!(retained > 0.0, "{retained}");
+    assert!(rows[5]["skipped"].is_string(), "os topics do not wait for the disk");
+    for text in ["| `neighbours`, all of them: p99", "| `neighbours`, all of them: peak memory"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
 }

@@ -160,6 +160,40 @@ impl Connection {
         decode(&mut Reader::new(body), version).map_err(malformed)
     }
 
+    /// Sends `request` in `version` `count` times and hands over the socket: the answers are the
+    /// caller's to read, at its own speed.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`] if the requests cannot be sent.
+    pub fn ask_and_leave(
+        mut self,
+        request: &Request<'_>,
+        version: i16,
+        count: u32,
+    ) -> Result<TcpStream, ClientError> {
+        let api = request.api();
+        let mut frames = OutputBuffer::new();
+        for index in 0..count {
+            let correlation_id = self.next_correlation_id.wrapping_add(index as i32) & i32::MAX;
+            let header = RequestHeader { api, version, correlation_id, client_id: Some(CLIENT_ID) };
+            encode_request_frame(&mut frames, header, |out| request.encode(out, version))?;
+        }
+        let sent = self.transmit(&frames.to_vec());
+        sent.map_err(|reason| ClientError::Lost { address: self.address, reason })?;
+        Ok(self.stream)
+    }
+
+    /// Changes how long each further answer is waited for.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// True if the other end still answers.
+    #[must_use]
+    pub fn is_answered(&mut self) -> bool {
+        self.ask_versions(0).is_ok()
+    }
+
     fn transmit(&mut self, frame: &[u8]) -> io::Result<()> {
         self.stream.set_write_timeout(Some(self.timeout))?;
         self.stream.write_all(frame)

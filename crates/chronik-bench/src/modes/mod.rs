@@ -17,7 +17,7 @@ use crate::suite;
 pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.verb {
         Some(Verb::Suite(arguments)) => suite::run(&arguments),
-        Some(Verb::Report(arguments)) => suite::write_page(&arguments.suite, &arguments.page),
+        Some(Verb::Report(arguments)) => suite::write_page(&arguments.suites, &arguments.page),
         None => run_load(arguments.load),
     }
 }

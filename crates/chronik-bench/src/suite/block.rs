@@ -14,8 +14,13 @@ use chronik_record::{BatchBuilder, Codec};
 use clap::Parser;
 use serde_json::{Value, json};
 
+use super::estimate::Timing;
+use super::neighbours::{Company, Hogs, SETTINGS, Sizes};
 use super::noise::Noise;
-use super::rows::{Kind, Row, Variant};
+use super::rows::{Kind, Neighbour, Row, Variant};
+use super::run_figures::{
+    Alone, Figures, cost_figures, figures_of, mebibytes, rounded, summary_figures,
+};
 use super::server::{ServerCommand, SuiteServer, wipe};
 use crate::arguments::{Arguments, Durability, Mode};
 use crate::client::{Connection, Endpoint, NewTopic, ProducePlan};
@@ -25,7 +30,6 @@ use crate::floor::run_floor;
 use crate::journal_floor::run_journal_floor;
 use crate::modes::{consume, e2e, produce};
 use crate::plan::Plan;
-use crate::process_probe::{ProcessCost, ProcessProbe};
 use crate::prometheus::LiveFigures;
 use crate::quantity::Cores;
 use crate::reporter::Display;
@@ -45,9 +49,15 @@ const BACKLOG: &str = "-c 4 --connections per-task --in-flight 1000 --linger-ms 
 /// Longest wait for a first acknowledgement.
 const FIRST_ACK_MAX: Duration = Duration::from_secs(60);
 
-/// Longest wait of one attempt: a connection request that nobody took is repeated only after a
+/// Longest wait for a connection: a connection request that nobody took is repeated only after a
 /// second, which would be measured instead of the server.
 const FIRST_ACK_STEP: Duration = Duration::from_millis(100);
+
+/// Warm-up of a floor at most.
+pub(crate) const FLOOR_WARMUP_MAX: Duration = Duration::from_millis(250);
+
+/// Idleness that is measured at least: the time between two checkpoints, unless it is a trial.
+pub(crate) const IDLE_MIN: Duration = Duration::from_secs(10);
 
 /// What a block is run with.
 #[derive(Clone, Debug)]
@@ -60,24 +70,18 @@ pub(crate) struct Lab {
     pub data: PathBuf,
     /// Durability class of topics.
     pub durability: Durability,
-    /// Measured time.
-    pub duration: Duration,
-    /// Time before it.
-    pub warmup: Duration,
-    /// True for a trial.
-    pub is_small: bool,
+    /// Times of its blocks.
+    pub timing: Timing,
     /// Core of the server and core of the client.
     pub split: Option<(usize, usize)>,
 }
 
-/// Figures by name.
-type Figures = BTreeMap<&'static str, f64>;
-
 /// Runs one block of a row and returns it as JSON.
 pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Failure> {
+    let started = Instant::now();
     let server = SuiteServer::start(lab.server_command(variant.kind)?)?;
-    let before = (Noise::now(), probe(&server)?.look().unwrap_or_default());
-    let mut bench = Bench { lab, server, words: variant.words(lab.is_small) };
+    let before = (Noise::now(), server.cpu());
+    let mut bench = Bench { lab, server, words: variant.words(lab.timing.is_small) };
     let figures = match variant.kind {
         Kind::Load | Kind::SlowDisk { .. } => bench.load(),
         Kind::HalfOfMaximum => bench.half_of_maximum(),
@@ -86,20 +90,24 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
         Kind::CreateTopics => bench.create_topics(),
         Kind::Idle => bench.idle(),
         Kind::Restart => bench.restart(),
+        Kind::Noisy { hogs } => bench.noisy(hogs),
+        Kind::Beside(neighbour) => bench.beside(neighbour),
     }?;
     assert!(figures.contains_key(row.primary), "{} says {}", row.name, row.primary);
-    let used = probe(&bench.server).ok().and_then(|it| it.look());
-    let used = used.map_or(0.0, |state| state.since(&before.1).cpu_seconds);
+    let used = bench.server.cpu().saturating_sub(before.1).as_secs_f64();
     let noise = before.0.zip(Noise::now()).map(|(then, now)| now.since(&then, used));
     bench.server.kill();
     wipe(&lab.data);
-    Ok(json!({ "figures": figures, "noise": noise }))
+    let figures: BTreeMap<_, _> =
+        figures.into_iter().map(|(name, value)| (name, rounded(value))).collect();
+    let seconds = rounded(started.elapsed().as_secs_f64());
+    Ok(json!({ "figures": figures, "noise": noise, "seconds": seconds }))
 }
 
 /// Messages per second of a variant's load against the null broker.
 pub(crate) fn floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64, Failure> {
     let nobody = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
-    let plan = lab.plan(&variant.words(lab.is_small), &nobody, time)?;
+    let plan = lab.floor_plan(variant, &nobody, time)?;
     let cores = lab.split.map(|(server, _)| Cores(vec![server]));
     Ok(run_floor(&plan, Display::silent(), cores.as_ref())?.0.total().rate())
 }
@@ -107,7 +115,7 @@ pub(crate) fn floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64,
 /// Messages per second of a variant's bytes, written without a broker.
 pub(crate) fn journal_floor(lab: &Lab, variant: &Variant, time: Duration) -> Result<f64, Failure> {
     let nobody = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
-    let plan = lab.plan(&variant.words(lab.is_small), &nobody, time)?;
+    let plan = lab.floor_plan(variant, &nobody, time)?;
     let directory = lab.data.parent().unwrap_or(&lab.data);
     let syncs = lab.durability == Durability::Fsync;
     let series = run_journal_floor(&plan, directory, syncs, Display::silent())?;
@@ -115,19 +123,52 @@ pub(crate) fn journal_floor(lab: &Lab, variant: &Variant, time: Duration) -> Res
 }
 
 impl Lab {
-    fn server_command(&self, kind: Kind) -> Result<ServerCommand, Failure> {
-        let (data, core) = (self.data.clone(), self.split.map(|(server, _)| server));
-        let Kind::SlowDisk { delay_micros } = kind else {
-            let binary = self.binary.clone();
-            return Ok(ServerCommand { binary, data, sync_delay_micros: None, core });
-        };
-        if self.durability == Durability::Os {
-            return Err(Failure::Usage("os topics do not wait for the disk".to_owned()));
+    /// Why a kind of block cannot be run, if it cannot.
+    pub(crate) fn obstacle(&self, kind: Kind) -> Option<String> {
+        match kind {
+            Kind::SlowDisk { .. } if self.durability == Durability::Os => {
+                Some("os topics do not wait for the disk".to_owned())
+            }
+            Kind::SlowDisk { .. } if self.dev_binary.is_none() => {
+                Some("the `chronik` command is needed; name it with --dev-binary".to_owned())
+            }
+            Kind::Beside(neighbour) => Sizes::of(neighbour, self.timing.is_small).obstacle(),
+            _ => None,
         }
-        let binary = self.dev_binary.clone().ok_or_else(|| {
-            Failure::Usage("the `chronik` command is needed; name it with --dev-binary".to_owned())
-        })?;
-        Ok(ServerCommand { binary, data, sync_delay_micros: Some(delay_micros), core })
+    }
+
+    fn server_command(&self, kind: Kind) -> Result<ServerCommand, Failure> {
+        if let Some(obstacle) = self.obstacle(kind) {
+            return Err(Failure::Usage(obstacle));
+        }
+        let mut command = ServerCommand {
+            binary: self.binary.clone(),
+            data: self.data.clone(),
+            sync_delay_micros: None,
+            core: self.split.map(|(server, _)| server),
+            settings: Vec::new(),
+        };
+        match (kind, &self.dev_binary) {
+            (Kind::SlowDisk { delay_micros }, Some(binary)) => {
+                command.binary.clone_from(binary);
+                command.sync_delay_micros = Some(delay_micros);
+            }
+            (Kind::Beside(_), _) => command.settings = SETTINGS.to_vec(),
+            _ => {}
+        }
+        Ok(command)
+    }
+
+    /// The plan of a variant's load against a floor, which is warm sooner than a server.
+    fn floor_plan(
+        &self,
+        variant: &Variant,
+        at: &Endpoint,
+        time: Duration,
+    ) -> Result<Plan, Failure> {
+        let mut plan = self.plan(&variant.words(self.timing.is_small), at, time)?;
+        plan.flags.warmup_duration = plan.flags.warmup_duration.min(FLOOR_WARMUP_MAX);
+        Ok(plan)
     }
 
     /// The plan of a command line of words.
@@ -141,7 +182,7 @@ impl Lab {
             flags.duration = Some(time);
         }
         if !words.iter().any(|word| word == "-w") {
-            flags.warmup_duration = self.warmup;
+            flags.warmup_duration = self.timing.warmup;
         }
         let durability = ("chronik.durability".to_owned(), self.durability.name().to_owned());
         flags.additions.topic_config.push(durability);
@@ -159,7 +200,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn plan_of(&self, words: &[String]) -> Result<Plan, Failure> {
-        let mut plan = self.lab.plan(words, &self.server.endpoint(), self.lab.duration)?;
+        let mut plan = self.lab.plan(words, &self.server.endpoint(), self.lab.timing.block)?;
         plan.flags.additions.pid = i32::try_from(self.server.pid()).ok();
         Ok(plan)
     }
@@ -174,12 +215,15 @@ impl Bench<'_> {
         Ok(figures_of(&result))
     }
 
-    /// The open loop at half of what a closed loop reaches on the same server.
+    /// The open loop at half of what a closed loop with the same reader reaches on the same
+    /// server; the slower side counts.
     fn half_of_maximum(&self) -> Result<Figures, Failure> {
         let mut closed = self.plan()?;
-        closed.flags.mode = Mode::Produce;
-        closed.duration = Some((self.lab.duration / 3).max(Duration::from_secs(1)));
-        let maximum = run_load(&closed)?.summary.messages_per_second;
+        closed.flags.mode = Mode::Mixed;
+        closed.duration = Some((self.lab.timing.block / 3).max(Duration::from_secs(1)));
+        let found = run_load(&closed)?;
+        let read = found.other_side.map_or(f64::INFINITY, |(_, read)| read.messages_per_second);
+        let maximum = found.summary.messages_per_second.min(read);
         let mut plan = self.plan()?;
         plan.rate = Some((maximum / 2.0).max(1.0) as u64);
         let mut figures = figures_of(&run_load(&plan)?);
@@ -199,14 +243,26 @@ impl Bench<'_> {
         let live = with_live.then(|| self.start_live(&stop)).transpose()?;
         if with_live {
             // The producer's figures are of its whole time, most of it beside the reader.
-            thread::sleep(self.lab.warmup);
+            thread::sleep(self.lab.timing.warmup);
         }
         let mut plan = self.plan_of(&["-m".to_owned(), "fetch".to_owned()])?;
         plan.flags.message_count = 0;
+        let (probe, cpu) = (self.server.probe()?, self.server.cpu());
         let result = consume::run_with(&plan, Display::silent());
+        let (state, cpu) =
+            (probe.look().unwrap_or_default(), self.server.cpu().saturating_sub(cpu));
         stop.store(true, Ordering::Relaxed);
         let live = live.map(|thread| thread.join().expect("a load does not panic")).transpose()?;
-        let mut figures = figures_of(&result?);
+        let result = result?;
+        let mut figures = figures_of(&result);
+        // A backlog may be read before the first sample of the server is taken; this look is of
+        // the whole time, with the live producer's share.
+        let summary = &result.summary;
+        let gigabytes = summary.megabytes_per_second * summary.seconds / 1e3;
+        let per = |count: f64| crate::series::per(cpu.as_secs_f64(), count);
+        figures.extend(cost_figures(&state.since(&state)));
+        figures.insert("server_cpu_micros_per_request", per(summary.requests as f64) * 1e6);
+        figures.insert("server_cpu_seconds_per_gigabyte", per(gigabytes));
         if let Some(live) = live {
             figures.insert("live_p99_ms", live.summary.latency.p99_ms);
             figures.insert("live_messages_per_second", live.summary.messages_per_second);
@@ -249,7 +305,13 @@ impl Bench<'_> {
         self.server.kill();
         self.server.spawn_again()?;
         let result = thread.join().expect("a load does not panic")?;
+        let state = self.server.probe()?.look().unwrap_or_default();
         let mut figures = figures_of(&result);
+        figures.extend(cost_figures(&state.since(&state)));
+        // Both lives of the server, its recovery and the read back included.
+        let cpu = self.server.cpu().as_secs_f64();
+        let per_request = crate::series::per(cpu, result.summary.requests as f64) * 1e6;
+        figures.insert("server_cpu_micros_per_request", per_request);
         figures.insert("killed_after_messages", killed_at as f64);
         Ok(figures)
     }
@@ -297,11 +359,12 @@ impl Bench<'_> {
             .map(|_| Connection::open(&plan.endpoints, plan.request_timeout()))
             .collect::<Result<Vec<_>, _>>()?;
         // What opening them left behind is not idleness.
-        thread::sleep(self.lab.warmup);
-        let probe = probe(&self.server)?;
+        thread::sleep(self.lab.timing.warmup);
+        let probe = self.server.probe()?;
         let before = probe.look().unwrap_or_default();
         let started = Instant::now();
-        thread::sleep(self.lab.duration);
+        let shortest = if self.lab.timing.is_small { Duration::ZERO } else { IDLE_MIN };
+        thread::sleep(self.lab.timing.block.max(shortest));
         let cost = probe.look().unwrap_or_default().since(&before);
         let seconds = started.elapsed().as_secs_f64();
         drop(connections);
@@ -322,15 +385,80 @@ impl Bench<'_> {
             thread::sleep(Duration::from_millis(1));
         }
         let first_ack_ms = started.elapsed().as_secs_f64() * 1e3;
-        let state = probe(&self.server)?.look().unwrap_or_default();
+        let state = self.server.probe()?.look().unwrap_or_default();
         let mut figures = cost_figures(&state.since(&state));
         figures.insert("first_ack_ms", first_ack_ms);
         Ok(figures)
     }
 
+    fn noisy(&self, hogs: u32) -> Result<Figures, Failure> {
+        let plan = self.plan()?;
+        let before = run_load(&plan)?;
+        let hogs = Hogs::start(hogs)?;
+        let beside = run_load(&plan);
+        drop(hogs);
+        let alone = Alone::of(&before, &run_load(&plan)?);
+        let mut figures = figures_of(&beside?);
+        alone.compare(&mut figures);
+        Ok(figures)
+    }
+
+    /// The load alone, beside a neighbour, and alone again, on the same server.
+    fn beside(&self, neighbour: Neighbour) -> Result<Figures, Failure> {
+        let probe = self.server.probe()?;
+        let base = probe.look().unwrap_or_default().resident_bytes;
+        let sizes = Sizes::of(neighbour, self.lab.timing.is_small);
+        let mut backlog = self.backlog_plan(&sizes)?;
+        if sizes.backlog_messages > 0 {
+            run_load(&backlog)?;
+            // What the backlog left to be written would fall into the first of the loads.
+            rustix::fs::sync();
+        }
+        let plan = self.plan()?;
+        let before = run_load(&plan)?;
+        backlog.flags.mode = Mode::Fetch;
+        backlog.flags.message_count = 0;
+        // Only what the neighbour makes the server hold counts.
+        let _ = probe.reset_peak();
+        let company = Company::start(&sizes, &backlog)?;
+        let beside = run_load(&plan);
+        let end = company.stop()?;
+        let held = probe.look().unwrap_or_default();
+        let alone = Alone::of(&before, &run_load(&plan)?);
+        let mut figures = figures_of(&beside?);
+        figures.extend(cost_figures(&held.since(&held)));
+        alone.compare(&mut figures);
+        let cap = base + sizes.memory_cap(plan.flags.concurrency);
+        figures.insert("resident_mebibytes_base", mebibytes(base));
+        figures.insert("memory_cap_mebibytes", mebibytes(cap));
+        if sizes.slow_consumers > 0 {
+            figures.insert("slow_consumers_closed", end.slow_consumers_closed as f64);
+            figures.insert("slow_bytes", end.slow_bytes as f64);
+        }
+        if sizes.is_backlog_read {
+            figures.insert("backlog_megabytes_per_second", end.backlog_megabytes_per_second);
+        }
+        if sizes.idle_connections > 0 {
+            figures.insert("idle_connections_alive", end.idle_connections_alive as f64);
+            figures.insert("idle_connections_seconds", end.opening_seconds);
+        }
+        Ok(figures)
+    }
+
+    /// Writes the backlog that neighbours read.
+    fn backlog_plan(&self, sizes: &Sizes) -> Result<Plan, Failure> {
+        let words = format!("{BACKLOG} -s 1000 -n {}", sizes.backlog_messages.max(1));
+        let words: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
+        let mut plan = self.plan_of(&words)?;
+        plan.flags.topic = format!("{TOPIC}-backlog");
+        Ok(plan)
+    }
+
     /// Stores one message.
     fn first_ack(&self) -> Result<(), Failure> {
         let mut connection = Connection::open(&[self.server.endpoint()], FIRST_ACK_STEP)?;
+        // A request that was taken is waited for: giving it up would only measure the next one.
+        connection.set_timeout(FIRST_ACK_MAX);
         let mut batch = BatchBuilder::new(Codec::None);
         batch.append(wall_ms(), None, Some(b"first"), &[]);
         let place = ProducePlan {
@@ -345,80 +473,9 @@ impl Bench<'_> {
     }
 }
 
-fn probe(server: &SuiteServer) -> Result<ProcessProbe, Failure> {
-    let gone = || Failure::Server("the server ended".to_owned());
-    ProcessProbe::of(server.pid()).ok_or_else(gone)
-}
-
 fn run_load(plan: &Plan) -> Result<RunResult, Failure> {
     match plan.flags.mode {
         Mode::E2e | Mode::Mixed => e2e::run_with(plan, Display::silent()),
         _ => produce::run_with(plan, Display::silent(), &Arc::default()),
     }
-}
-
-fn figures_of(result: &RunResult) -> Figures {
-    let mut figures = summary_figures(&result.summary);
-    if let Some((name, other)) = &result.other_side {
-        figures.insert("other_messages_per_second", other.messages_per_second);
-        figures.insert("other_p99_ms", other.latency.p99_ms);
-        if let (&"read", Some(server)) = (name, &result.summary.server) {
-            let gigabytes = other.megabytes_per_second * other.seconds / 1e3;
-            let per_gigabyte = crate::series::per(server.cost.cpu_seconds, gigabytes);
-            figures.insert("server_cpu_seconds_per_gigabyte_read", per_gigabyte);
-            figures.insert("megabytes_read_per_second", other.megabytes_per_second);
-        }
-    }
-    if let Some(verdict) = &result.read_back {
-        for (name, count) in [
-            ("read_back", verdict.stored),
-            ("acknowledged", verdict.acknowledged),
-            ("lost", verdict.lost),
-            ("duplicated", verdict.duplicated),
-            ("reordered", verdict.reordered),
-        ] {
-            figures.insert(name, count as f64);
-        }
-    }
-    if let Some(gap) = &result.gap {
-        figures.insert("longest_gap_ms", gap.longest_ms);
-    }
-    figures
-}
-
-fn summary_figures(summary: &Summary) -> Figures {
-    let mut figures = Figures::from([
-        ("messages_per_second", summary.messages_per_second),
-        ("megabytes_per_second", summary.megabytes_per_second),
-        ("requests_per_second", summary.requests_per_second),
-        ("messages_per_request", summary.messages_per_request),
-        ("failed", summary.failed as f64),
-        ("p50_ms", summary.latency.p50_ms),
-        ("p99_ms", summary.latency.p99_ms),
-        ("p999_ms", summary.latency.p999_ms),
-        ("max_ms", summary.latency.max_ms),
-        ("client_cpu_micros_per_request", summary.client_cpu_micros_per_request),
-        ("client_cpu_micros_per_message", summary.client_cpu_micros_per_message),
-    ]);
-    if let Some(is_sustained) = summary.is_rate_sustained {
-        figures.insert("is_rate_sustained", f64::from(u8::from(is_sustained)));
-        figures.insert("late", summary.late as f64);
-    }
-    if let Some(server) = &summary.server {
-        figures.extend(cost_figures(&server.cost));
-        figures.insert("server_cpu_percent", server.cpu_percent);
-        figures.insert("server_cpu_micros_per_request", server.cpu_micros_per_request);
-        figures.insert("server_cpu_micros_per_message", server.cpu_micros_per_message);
-        figures.insert("server_cpu_seconds_per_gigabyte", server.cpu_seconds_per_gigabyte);
-        figures.insert("context_switches_per_request", server.context_switches_per_request);
-    }
-    figures
-}
-
-fn cost_figures(cost: &ProcessCost) -> Figures {
-    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    Figures::from([
-        ("resident_mebibytes", mebibytes(cost.resident_bytes)),
-        ("resident_mebibytes_peak", mebibytes(cost.resident_bytes_peak)),
-    ])
 }

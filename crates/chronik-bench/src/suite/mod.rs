@@ -1,19 +1,24 @@
 //! The standard suite: rows of one node, each in both durability classes, against servers that
 //! the suite starts itself, fresh for every block.
 //!
-//! Blocks of a row are interleaved with the floors (`floor A floor A floor`), so that what the
-//! machine does to one it does to the other. The result is one JSON document; `report.rs` makes
-//! a page of it.
+//! Blocks are interleaved: a round has one block of every row, variant and class, with its floors
+//! just before it, and every other round goes backwards; so what the machine does to one it does
+//! to the others, and figures of one round may be compared. The result is one JSON document;
+//! `report.rs` makes a page of it.
 
 mod block;
+mod estimate;
+mod neighbours;
 mod noise;
 mod report;
 mod rows;
+mod run_figures;
 mod server;
+mod server_build;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -22,20 +27,26 @@ use crate::clock::wall_ms;
 use crate::failure::Failure;
 use crate::output::{self, environment};
 use block::Lab;
-use rows::{ROWS, Row};
+use estimate::Timing;
+use rows::{ROWS, Row, Variant};
+use server_build::server_build;
 
 /// Number of the suite document's form.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 
 /// Part of a block's time that each floor gets, and its bounds.
 const FLOOR_PART: u32 = 4;
-const FLOOR_MIN: Duration = Duration::from_secs(1);
+const FLOOR_MIN: Duration = Duration::from_millis(500);
 const FLOOR_MIN_SMALL: Duration = Duration::from_millis(200);
+
+/// Blocks that may fail one after the other before the suite gives up: then it is no longer one
+/// row that fails.
+const FAILURES_IN_A_ROW_MAX: usize = 3;
 
 /// Runs the suite, or does what else its flags ask for.
 pub(crate) fn run(arguments: &SuiteArguments) -> Result<(), Failure> {
     if let Some(suite) = &arguments.report {
-        return write_page(suite, Path::new("docs/benchmarks.md"));
+        return write_page(std::slice::from_ref(suite), Path::new("docs/benchmarks.md"));
     }
     if arguments.list {
         let line = |row: &Row| format!("{:<14} {}\n", row.name, row.what);
@@ -44,109 +55,253 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<(), Failure> {
     let rows = wanted_rows(&arguments.rows)?;
     let binary = server_binary(arguments)?;
     let directory = DataDirectory::prepare(arguments.data_dir.as_deref())?;
-    let mut results = Vec::new();
-    for row in rows {
-        for durability in &arguments.durability {
-            for variant in row.variants {
-                let lab = Lab {
-                    binary: binary.clone(),
-                    dev_binary: dev_binary(arguments, &binary),
-                    data: directory.path.join("server"),
-                    durability: *durability,
-                    duration: Duration::from_secs(arguments.block_seconds),
-                    warmup: arguments.warmup_duration,
-                    is_small: arguments.small,
-                    split: arguments.split,
-                };
-                results.push(run_variant(row, variant, &lab, arguments.blocks)?);
-                let document = document(arguments, &directory.path, &results);
-                // After each row: a suite that is ended early leaves what it has.
-                output::write_file(&arguments.json_output, &output::pretty(&document))?;
-            }
-        }
-    }
-    output::print(&format!("wrote {}\n", arguments.json_output.display()))
+    let mut suite = Suite::new(arguments, &rows, &binary, &directory.path)?;
+    output::print(&suite.announcement(rows.len()))?;
+    let result = suite.run_rounds();
+    output::print(&format!("wrote {}\n", arguments.json_output.display()))?;
+    result
 }
 
-/// Writes the page of a suite's result.
-pub(crate) fn write_page(suite: &Path, page: &Path) -> Result<(), Failure> {
-    let document = output::read_json(suite)?;
-    let refuse =
-        |reason: &str| Failure::NotAResult { path: suite.to_owned(), reason: reason.to_owned() };
-    if document["suite"].as_u64() != Some(SCHEMA) {
-        return Err(refuse("it is no suite of a form that this tool knows"));
+/// Writes the page of the results of suites.
+pub(crate) fn write_page(suites: &[PathBuf], page: &Path) -> Result<(), Failure> {
+    let mut documents = Vec::new();
+    for suite in suites {
+        let document = output::read_json(suite)?;
+        if document["suite"].as_u64() != Some(SCHEMA) {
+            let reason = "it is no suite of a form that this tool knows".to_owned();
+            return Err(Failure::NotAResult { path: suite.clone(), reason });
+        }
+        documents.push(document);
     }
-    output::write_file(page, &report::page(&document))?;
+    let text = report::page(&documents);
+    if page == Path::new("-") {
+        return output::print(&text);
+    }
+    output::write_file(page, &text)?;
     output::print(&format!("wrote {}\n", page.display()))
 }
 
-fn run_variant(
-    row: &Row,
-    variant: &rows::Variant,
-    lab: &Lab,
-    blocks: u32,
-) -> Result<Value, Failure> {
-    let mut floors = Vec::new();
-    let mut journal_floors = Vec::new();
-    let mut found = Vec::new();
-    let mut skipped = None;
-    for number in 0..blocks {
-        progress(&format!(
-            "{} {} {}, block {} of {blocks}",
-            row.name,
-            variant.name,
-            lab.durability.name(),
-            number + 1
-        ));
-        if row.has_floor {
-            floors.push(block::floor(lab, variant, floor_time(lab))?);
-            journal_floors.push(block::journal_floor(lab, variant, floor_time(lab))?);
+/// One variant of a row in one class, and what was found of it.
+struct Cell {
+    row: &'static Row,
+    variant: &'static Variant,
+    lab: Lab,
+    skipped: Option<String>,
+    blocks: Vec<Value>,
+    failures: Vec<String>,
+}
+
+/// A suite that runs.
+struct Suite<'a> {
+    arguments: &'a SuiteArguments,
+    timing: Timing,
+    cells: Vec<Cell>,
+    environment: Value,
+    build: Value,
+}
+
+impl<'a> Suite<'a> {
+    fn new(
+        arguments: &'a SuiteArguments,
+        rows: &[&'static Row],
+        binary: &Path,
+        directory: &Path,
+    ) -> Result<Self, Failure> {
+        let given = Timing {
+            block: arguments.block_seconds,
+            warmup: arguments.warmup_duration,
+            is_small: arguments.small,
+        };
+        let lab = |durability: Durability| Lab {
+            binary: binary.to_owned(),
+            dev_binary: dev_binary(arguments, binary),
+            data: directory.join("server"),
+            durability,
+            timing: given,
+            split: arguments.split,
+        };
+        let mut cells = Vec::new();
+        for row in rows {
+            for variant in row.variants {
+                for durability in &arguments.durability {
+                    let lab = lab(*durability);
+                    let skipped = lab.obstacle(variant.kind);
+                    let (blocks, failures) = (Vec::new(), Vec::new());
+                    cells.push(Cell { row, variant, lab, skipped, blocks, failures });
+                }
+            }
         }
-        match block::run(lab, row, variant) {
-            Ok(block) => found.push(block),
-            Err(Failure::Usage(reason)) => {
-                skipped = Some(reason);
+        let mut environment = environment(Some(directory));
+        // A place on this machine says nothing to others.
+        if let Some(probe) = environment["disk_sync"].as_object_mut() {
+            probe.remove("directory");
+        }
+        let build = server_build(binary, arguments.commit.as_deref());
+        let mut suite = Self { arguments, timing: given, cells, environment, build };
+        if let Some(time_max) = arguments.time_max {
+            let seconds_of = |timing| suite.seconds(timing);
+            suite.timing = estimate::fit(time_max, given.warmup, given.is_small, seconds_of)?;
+            for cell in &mut suite.cells {
+                cell.lab.timing = suite.timing;
+            }
+        }
+        Ok(suite)
+    }
+
+    /// Seconds that the suite takes with such blocks, about.
+    fn seconds(&self, timing: Timing) -> f64 {
+        let run = self.cells.iter().filter(|cell| cell.skipped.is_none());
+        let round: f64 =
+            run.map(|cell| estimate::block_seconds(cell.row, cell.variant, timing)).sum();
+        round * f64::from(self.arguments.blocks)
+    }
+
+    fn announcement(&self, rows: usize) -> String {
+        format!(
+            "{rows} rows, about {} minutes: {} rounds of {} blocks of {}\n",
+            estimate::minutes(self.seconds(self.timing)),
+            self.arguments.blocks,
+            self.cells.iter().filter(|cell| cell.skipped.is_none()).count(),
+            estimate::flag(self.timing.block),
+        )
+    }
+
+    fn run_rounds(&mut self) -> Result<(), Failure> {
+        let started = Instant::now();
+        let mut longest = Duration::ZERO;
+        let mut in_a_row = 0;
+        for round in 0..self.arguments.blocks {
+            let is_late = |time_max: Duration| started.elapsed() + longest > time_max;
+            if round > 0 && self.arguments.time_max.is_some_and(is_late) {
+                output::print(&format!("the time is over after {round} rounds\n"))?;
                 break;
             }
-            Err(failure) => return Err(failure),
+            let round_started = Instant::now();
+            let mut order: Vec<_> = (0..self.cells.len()).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for index in order {
+                let cell = &mut self.cells[index];
+                if cell.skipped.is_some() {
+                    continue;
+                }
+                progress(&format!("round {} of {}: {cell}", round + 1, self.arguments.blocks));
+                let failed = cell.run(round).err();
+                in_a_row = if failed.is_some() { in_a_row + 1 } else { 0 };
+                // After each block: a suite that is ended early leaves what it has.
+                let document = output::pretty(&self.document());
+                output::write_file(&self.arguments.json_output, &document)?;
+                if let Some(failure) = failed.filter(|_| in_a_row == FAILURES_IN_A_ROW_MAX) {
+                    return Err(failure);
+                }
+            }
+            longest = longest.max(round_started.elapsed());
+        }
+        let failed = self.cells.iter().filter(|cell| !cell.failures.is_empty());
+        let failed: Vec<_> = failed.map(|cell| format!("{cell}: {}", cell.failures[0])).collect();
+        if failed.is_empty() { Ok(()) } else { Err(Failure::Server(failed.join("; "))) }
+    }
+
+    /// The command line that repeats the suite with `rows`.
+    fn command(&self, rows: &str) -> String {
+        let arguments = self.arguments;
+        let classes: Vec<_> = arguments.durability.iter().map(|it| it.name()).collect();
+        let mut command = format!(
+            "chronik-bench suite {rows}--durability {} --blocks {} --block-seconds {} \
+             --warmup-duration {}",
+            classes.join(","),
+            arguments.blocks,
+            estimate::flag(self.timing.block),
+            estimate::flag(self.timing.warmup)
+        );
+        if let Some((server, client)) = arguments.split {
+            command.push_str(&format!(" --split {server}:{client}"));
+        }
+        if self.timing.is_small {
+            command.push_str(" --small");
+        }
+        command
+    }
+
+    fn document(&self) -> Value {
+        let arguments = self.arguments;
+        let rows = arguments.rows.iter().map(|name| format!("{name} ")).collect::<String>();
+        json!({
+            "suite": SCHEMA,
+            "tool": { "name": "chronik-bench", "version": env!("CARGO_PKG_VERSION") },
+            "finished_at_ms": wall_ms(),
+            "command": self.command(&rows),
+            "server": self.build,
+            "block_seconds": self.timing.block.as_secs_f64(),
+            "warmup_seconds": self.timing.warmup.as_secs_f64(),
+            "is_small": self.timing.is_small,
+            "split": arguments.split.map(|(server, client)| json!([server, client])),
+            "environment": self.environment,
+            "load_at_end": environment(None)["load"],
+            "rows": self.cells.iter().map(Cell::document).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Cell {
+    /// Runs one block with its floors.
+    fn run(&mut self, round: u32) -> Result<(), Failure> {
+        let result = self.block();
+        match result {
+            Ok(mut block) => {
+                block["round"] = round.into();
+                self.blocks.push(block);
+                Ok(())
+            }
+            Err(failure) => {
+                self.failures.push(failure.to_string());
+                Err(failure)
+            }
         }
     }
-    if row.has_floor && skipped.is_none() {
-        floors.push(block::floor(lab, variant, floor_time(lab))?);
-        journal_floors.push(block::journal_floor(lab, variant, floor_time(lab))?);
+
+    fn block(&self) -> Result<Value, Failure> {
+        let floors = if self.row.has_floor {
+            let time = floor_time(self.lab.timing);
+            let floor = block::floor(&self.lab, self.variant, time)?;
+            Some((floor, block::journal_floor(&self.lab, self.variant, time)?))
+        } else {
+            None
+        };
+        let mut block = block::run(&self.lab, self.row, self.variant)?;
+        if let Some((floor, journal_floor)) = floors {
+            block["floor"] = run_figures::rounded(floor).into();
+            block["journal_floor"] = run_figures::rounded(journal_floor).into();
+        }
+        Ok(block)
     }
-    Ok(json!({
-        "row": row.name,
-        "what": row.what,
-        "variant": variant.name,
-        "command": variant.words(lab.is_small).join(" "),
-        "durability": lab.durability.name(),
-        "primary": row.primary,
-        "blocks": found,
-        "floors": floors,
-        "journal_floors": journal_floors,
-        "skipped": skipped,
-    }))
+
+    fn document(&self) -> Value {
+        json!({
+            "row": self.row.name,
+            "what": self.row.what,
+            "variant": self.variant.name,
+            "command": self.variant.words(self.lab.timing.is_small).join(" "),
+            "durability": self.lab.durability.name(),
+            "primary": self.row.primary,
+            "blocks": self.blocks,
+            "skipped": self.skipped,
+            "failures": self.failures,
+        })
+    }
 }
 
-fn floor_time(lab: &Lab) -> Duration {
-    let shortest = if lab.is_small { FLOOR_MIN_SMALL } else { FLOOR_MIN };
-    (lab.duration / FLOOR_PART).max(shortest)
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.row.name, self.variant.name, self.lab.durability.name())
+    }
 }
 
-fn document(arguments: &SuiteArguments, directory: &Path, results: &[Value]) -> Value {
-    json!({
-        "suite": SCHEMA,
-        "tool": { "name": "chronik-bench", "version": env!("CARGO_PKG_VERSION") },
-        "finished_at_ms": wall_ms(),
-        "block_seconds": arguments.block_seconds,
-        "warmup_seconds": arguments.warmup_duration.as_secs_f64(),
-        "blocks": arguments.blocks,
-        "is_small": arguments.small,
-        "split": arguments.split.map(|(server, client)| json!([server, client])),
-        "environment": environment(Some(directory)),
-        "rows": results,
-    })
+/// Measured time of a floor.
+fn floor_time(timing: Timing) -> Duration {
+    let shortest = if timing.is_small { FLOOR_MIN_SMALL } else { FLOOR_MIN };
+    (timing.block / FLOOR_PART).max(shortest)
 }
 
 fn wanted_rows(names: &[String]) -> Result<Vec<&'static Row>, Failure> {

@@ -25,7 +25,30 @@ pub(crate) enum Kind {
         /// Added to every sync.
         delay_micros: u32,
     },
+    /// A load beside threads that only compute, and alone before and after.
+    Noisy {
+        /// Their number.
+        hogs: u32,
+    },
+    /// A load beside a neighbour, and alone before and after.
+    Beside(Neighbour),
 }
+
+/// Other clients of the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Neighbour {
+    /// Consumers that ask for much and hardly read.
+    SlowConsumers,
+    /// A reader of a backlog at full speed.
+    Backlog,
+    /// Connections that do nothing.
+    IdleConnections,
+    /// All of them.
+    Together,
+}
+
+/// The load of the row `neighbours`.
+const PRODUCERS: &str = "-c 64 --connections per-task --rate 5k --acks 1";
 
 /// A row.
 #[derive(Debug)]
@@ -165,7 +188,7 @@ pub(crate) const ROWS: &[Row] = &[
         &[
             Variant {
                 small: "-p 50",
-                ..load("singles", "-c 64 --connections per-task --acks 1 -p 1000")
+                ..load("64 connections", "-c 64 --connections per-task --acks 1 -p 1000")
             },
             Variant {
                 small: "-p 50 -c 50",
@@ -287,6 +310,23 @@ pub(crate) const ROWS: &[Row] = &[
                 Kind::SlowDisk { delay_micros: 10_000 },
                 "-c 64 --connections per-task --acks 1",
             ),
+        ],
+    ),
+    without_floor(
+        "noisy",
+        "64 connections beside two threads that only compute, and alone before and after",
+        "rate_retained_percent",
+        &[variant("2 hogs", Kind::Noisy { hogs: 2 }, "-c 64 --connections per-task --acks 1")],
+    ),
+    without_floor(
+        "neighbours",
+        "64 producers in an open loop of 5,000 msg/s beside other clients, and alone before and after",
+        "p99_ratio",
+        &[
+            variant("8 slow consumers", Kind::Beside(Neighbour::SlowConsumers), PRODUCERS),
+            variant("reader of 1 GB", Kind::Beside(Neighbour::Backlog), PRODUCERS),
+            variant("5,000 idle connections", Kind::Beside(Neighbour::IdleConnections), PRODUCERS),
+            variant("all of them", Kind::Beside(Neighbour::Together), PRODUCERS),
         ],
     ),
 ];

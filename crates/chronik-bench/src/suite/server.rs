@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::client::Endpoint;
 use crate::failure::Failure;
 use crate::pinning::pin_worker;
+use crate::process_probe::ProcessProbe;
 use crate::quantity::Cores;
 
 /// Longest wait until a server is ready.
@@ -32,6 +33,8 @@ pub(crate) struct ServerCommand {
     pub sync_delay_micros: Option<u32>,
     /// Core for all of its threads.
     pub core: Option<usize>,
+    /// Settings besides the defaults, by key.
+    pub settings: Vec<(&'static str, u64)>,
 }
 
 /// A running server; killed when it is dropped.
@@ -40,6 +43,8 @@ pub(crate) struct SuiteServer {
     command: ServerCommand,
     child: Child,
     address: SocketAddr,
+    /// CPU time of processes that were killed.
+    ended_cpu: Duration,
 }
 
 impl SuiteServer {
@@ -53,7 +58,7 @@ impl SuiteServer {
         let mut child = spawn(&command, port)?;
         let lines = lines_of(&mut child)?;
         match wait_until_ready(&lines) {
-            Ok(address) => Ok(Self { command, child, address }),
+            Ok(address) => Ok(Self { command, child, address, ended_cpu: Duration::ZERO }),
             Err(log) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -73,8 +78,21 @@ impl SuiteServer {
         self.child.id()
     }
 
+    /// A look at its process.
+    pub(crate) fn probe(&self) -> Result<ProcessProbe, Failure> {
+        let gone = || Failure::Server("the server ended".to_owned());
+        ProcessProbe::of(self.pid()).ok_or_else(gone)
+    }
+
+    /// CPU time that it used since it was started first, in all of its lives.
+    pub(crate) fn cpu(&self) -> Duration {
+        let state = ProcessProbe::of(self.pid()).and_then(|probe| probe.look());
+        self.ended_cpu + state.map_or(Duration::ZERO, |state| state.cpu)
+    }
+
     /// Kills it as kill -9 does and waits for its end.
     pub(crate) fn kill(&mut self) {
+        self.ended_cpu = self.cpu();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -113,6 +131,9 @@ fn process(command: &ServerCommand, port: u16) -> Command {
     match command.sync_delay_micros {
         None => {
             process.args(["--kafka-port", &port, "--http-port", "0", "--log-format", "json"]);
+            for (key, value) in &command.settings {
+                process.args(["--set", &format!("{key}={value}")]);
+            }
             process.arg("--data-dir").arg(&command.data).arg("standalone");
         }
         Some(delay) => {

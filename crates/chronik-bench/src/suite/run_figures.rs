@@ -1,0 +1,118 @@
+//! The figures of a run by name, as a suite keeps them: a flat table of numbers.
+
+use std::collections::BTreeMap;
+
+use crate::process_probe::ProcessCost;
+use crate::result::{LatencySummary, RunResult, Summary};
+
+/// Figures by name.
+pub(super) type Figures = BTreeMap<&'static str, f64>;
+
+/// Six digits: more are noise, and room in the document.
+pub(super) fn rounded(value: f64) -> f64 {
+    format!("{value:.5e}").parse().unwrap_or(value)
+}
+
+/// The figures of a run.
+pub(super) fn figures_of(result: &RunResult) -> Figures {
+    let mut figures = summary_figures(&result.summary);
+    if let Some((name, other)) = &result.other_side {
+        figures.insert("other_messages_per_second", other.messages_per_second);
+        figures.insert("other_p99_ms", other.latency.p99_ms);
+        if let (&"read", Some(server)) = (name, &result.summary.server) {
+            let gigabytes = other.megabytes_per_second * other.seconds / 1e3;
+            let per_gigabyte = crate::series::per(server.cost.cpu_seconds, gigabytes);
+            figures.insert("server_cpu_seconds_per_gigabyte_read", per_gigabyte);
+            figures.insert("megabytes_read_per_second", other.megabytes_per_second);
+        }
+    }
+    if let Some(verdict) = &result.read_back {
+        for (name, count) in [
+            ("read_back", verdict.stored),
+            ("acknowledged", verdict.acknowledged),
+            ("lost", verdict.lost),
+            ("duplicated", verdict.duplicated),
+            ("reordered", verdict.reordered),
+        ] {
+            figures.insert(name, count as f64);
+        }
+    }
+    if let Some(gap) = &result.gap {
+        figures.insert("longest_gap_ms", gap.longest_ms);
+    }
+    figures
+}
+
+/// Figures of its measured time.
+pub(super) fn summary_figures(summary: &Summary) -> Figures {
+    let mut figures = Figures::from([
+        ("messages_per_second", summary.messages_per_second),
+        ("megabytes_per_second", summary.megabytes_per_second),
+        ("requests_per_second", summary.requests_per_second),
+        ("messages_per_request", summary.messages_per_request),
+        ("failed", summary.failed as f64),
+        ("p50_ms", summary.latency.p50_ms),
+        ("p99_ms", summary.latency.p99_ms),
+        ("p999_ms", summary.latency.p999_ms),
+        ("max_ms", summary.latency.max_ms),
+        ("client_cpu_micros_per_request", summary.client_cpu_micros_per_request),
+        ("client_cpu_micros_per_message", summary.client_cpu_micros_per_message),
+    ]);
+    if let Some(is_sustained) = summary.is_rate_sustained {
+        figures.insert("is_rate_sustained", f64::from(u8::from(is_sustained)));
+        figures.insert("late", summary.late as f64);
+    }
+    if let Some(server) = &summary.server {
+        figures.extend(cost_figures(&server.cost));
+        figures.insert("server_cpu_percent", server.cpu_percent);
+        figures.insert("server_cpu_micros_per_request", server.cpu_micros_per_request);
+        figures.insert("server_cpu_micros_per_message", server.cpu_micros_per_message);
+        figures.insert("server_cpu_seconds_per_gigabyte", server.cpu_seconds_per_gigabyte);
+        figures.insert("context_switches_per_request", server.context_switches_per_request);
+    }
+    figures
+}
+
+/// A load before and after it had company, taken together.
+pub(super) struct Alone {
+    messages_per_second: f64,
+    latency: LatencySummary,
+}
+
+impl Alone {
+    /// Both runs as one.
+    pub(super) fn of(before: &RunResult, after: &RunResult) -> Self {
+        let mut latency = before.latency.clone();
+        latency.add(&after.latency).expect("histograms of this tool have one range");
+        let rate = |run: &RunResult| run.summary.messages_per_second;
+        let messages_per_second = f64::midpoint(rate(before), rate(after));
+        Self { messages_per_second, latency: LatencySummary::of(&latency) }
+    }
+
+    /// Adds its figures, and what the load beside others has of them.
+    pub(super) fn compare(&self, beside: &mut Figures) {
+        let of = |name: &str| beside.get(name).copied().unwrap_or(0.0);
+        let ratio = crate::series::per(of("p99_ms"), self.latency.p99_ms);
+        let retained = crate::series::per(of("messages_per_second"), self.messages_per_second);
+        beside.extend([
+            ("alone_messages_per_second", self.messages_per_second),
+            ("alone_p50_ms", self.latency.p50_ms),
+            ("alone_p99_ms", self.latency.p99_ms),
+            ("p99_ratio", ratio),
+            ("rate_retained_percent", retained * 100.0),
+        ]);
+    }
+}
+
+/// Bytes as they are shown.
+pub(super) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// What the server holds.
+pub(super) fn cost_figures(cost: &ProcessCost) -> Figures {
+    Figures::from([
+        ("resident_mebibytes", mebibytes(cost.resident_bytes)),
+        ("resident_mebibytes_peak", mebibytes(cost.resident_bytes_peak)),
+    ])
+}
