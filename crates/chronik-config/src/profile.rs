@@ -32,7 +32,7 @@ impl Profile {
                 ("wal.group_bytes_max", "16MiB"),
                 ("wal.group_frames_max", "16384"),
                 ("wal.journal_file_bytes", "128MiB"),
-                ("wal.write_behind_ms", "500ms"),
+                ("wal.write_behind_ms", "2s"),
                 ("wal.tail_bytes_max", "256MiB"),
             ],
         }

@@ -36,9 +36,10 @@ section! {
         /// break-even points lie between 128 KiB and 256 KiB.
         bypass_bytes: u64 = 256 << 10, bytes(4 << 10, GIB);
 
-        /// Longest time that bytes wait for their segment. It has no part in durability: the
-        /// journal holds them already. A long wait keeps more of the tail budget occupied.
-        write_behind_ms: u64 = 100, millis(1, 60_000);
+        /// Longest time that bytes wait for their segment; where there are enough for large
+        /// writes, they go at once. It has no part in durability: the journal holds them already.
+        /// A long wait keeps more of the tail budget occupied, at most a quarter.
+        write_behind_ms: u64 = 1_000, millis(1, 60_000);
 
         /// Time between checkpoints, which sync segments and free journal files. A filled journal
         /// file also starts one. Longer intervals make recovery after a crash longer.

@@ -25,6 +25,15 @@ use crate::offset_index::OFFSET_INDEX_MAGIC;
 use crate::partition_log::PartitionLog;
 use crate::tail::TailBudget;
 
+/// How often the worker looks whether what has gathered is worth writing.
+const BEAT: Duration = Duration::from_millis(100);
+/// Bytes for each dirty log that are worth a write call: a call per few frames costs more than the
+/// rest of their way.
+const WRITE_BYTES_MIN: usize = 64 << 10;
+/// Share of the tail budget that unwritten frames may take before they are written however few
+/// they are for each log.
+const UNWRITTEN_SHARE: usize = 4;
+
 /// Ring share above which a checkpoint starts at once.
 const RING_FILL_MAX: f64 = 0.5;
 
@@ -44,7 +53,8 @@ pub trait LogAccess: Send + Sync + 'static {
 /// Timing of the worker.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointConfig {
-    /// Frames reach their segment's page cache after about this long.
+    /// Frames reach their segment's page cache after at most about this long; sooner when there
+    /// are many.
     pub write_behind_interval: Duration,
     /// Dirty segments are synced at least this often.
     pub checkpoint_interval: Duration,
@@ -219,9 +229,10 @@ impl Worker {
 
     /// Sleeps until there is work; `None` to stop, otherwise whether somebody waits for it.
     fn wait(&mut self) -> Option<bool> {
-        let mut signals = self.shared.lock();
-        let mut has_rested = false;
+        let mut first_seen = None;
         loop {
+            let is_due = first_seen.is_some_and(|since| self.is_write_due(since));
+            let mut signals = self.shared.lock();
             if signals.is_stopping {
                 return None;
             }
@@ -229,25 +240,32 @@ impl Worker {
             if std::mem::take(&mut signals.is_urgent) {
                 return Some(true);
             }
-            if self.dirty.is_empty() {
-                signals = self
-                    .shared
-                    .changed
-                    .wait(signals)
-                    .expect("no holder of the worker's signals panics");
-                continue;
-            }
-            if has_rested {
+            if is_due {
                 return Some(false);
             }
-            has_rested = true;
-            signals = self
-                .shared
-                .changed
-                .wait_timeout(signals, self.config.write_behind_interval)
-                .expect("no holder of the worker's signals panics")
-                .0;
+            let changed = &self.shared.changed;
+            if self.dirty.is_empty() {
+                drop(changed.wait(signals).expect("no holder of the worker's signals panics"));
+            } else {
+                first_seen.get_or_insert_with(|| self.clock.monotonic());
+                let beat = BEAT.min(self.config.write_behind_interval);
+                drop(
+                    changed
+                        .wait_timeout(signals, beat)
+                        .expect("no holder of the worker's signals panics"),
+                );
+            }
         }
+    }
+
+    fn is_write_due(&self, since: MonotonicMs) -> bool {
+        let waited = self.clock.monotonic().since(since);
+        waited >= self.config.write_behind_interval
+            || is_worth_writing(
+                self.budget.unwritten_bytes(),
+                self.dirty.len(),
+                self.budget.bytes_max(),
+            )
     }
 
     /// Takes over what was marked dirty, without waiting. For step-by-step drivers.
@@ -428,6 +446,12 @@ impl Worker {
     }
 }
 
+/// True if the frames that wait fill large writes, or too much of the memory they wait in.
+fn is_worth_writing(unwritten_bytes: usize, dirty_logs: usize, tail_bytes_max: usize) -> bool {
+    unwritten_bytes >= WRITE_BYTES_MIN.saturating_mul(dirty_logs)
+        || unwritten_bytes >= tail_bytes_max / UNWRITTEN_SHARE
+}
+
 fn write_behind_log(owner: &dyn LogAccess) -> Result<(), WalError> {
     loop {
         let mut work = None;
@@ -435,5 +459,20 @@ fn write_behind_log(owner: &dyn LogAccess) -> Result<(), WalError> {
         let Some(work) = work else { return Ok(()) };
         work.run()?;
         owner.with_log(&mut |log| log.finish_write_behind(&work));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_bytes_of_many_logs_gather_until_they_fill_writes_or_a_quarter_of_the_memory() {
+        const MIB: usize = 1 << 20;
+        assert!(!is_worth_writing(WRITE_BYTES_MIN - 1, 1, 64 * MIB));
+        assert!(is_worth_writing(WRITE_BYTES_MIN, 1, 64 * MIB));
+        assert!(!is_worth_writing(WRITE_BYTES_MIN, 2, 64 * MIB));
+        assert!(!is_worth_writing(16 * MIB - 1, 1_000, 64 * MIB));
+        assert!(is_worth_writing(16 * MIB, 1_000, 64 * MIB));
     }
 }

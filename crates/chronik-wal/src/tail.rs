@@ -36,6 +36,12 @@ impl TailBudget {
         self.used.load(Ordering::Relaxed) > self.bytes_max
     }
 
+    /// The budget, in bytes.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// True if flushed frames that are not in their segments yet take more than the budget:
     /// commits must wait for the background worker.
     #[must_use]
