@@ -123,11 +123,16 @@ pub(crate) struct FetchSessions {
 struct Cache {
     sessions: HashMap<i32, Arc<Session>>,
     rng: Box<dyn Rng>,
+    /// No session is old enough to be evicted before this: a full cache need not be searched by
+    /// every client that asks in vain.
+    none_evictable_before: MonotonicMs,
 }
 
 impl FetchSessions {
     pub(crate) fn new(max: usize, rng: Box<dyn Rng>) -> Self {
-        Self { max, cache: Mutex::new(Cache { sessions: HashMap::new(), rng }) }
+        let none_evictable_before = MonotonicMs::default();
+        let cache = Cache { sessions: HashMap::new(), rng, none_evictable_before };
+        Self { max, cache: Mutex::new(cache) }
     }
 
     /// Open sessions.
@@ -147,19 +152,19 @@ impl FetchSessions {
     ) -> Result<SessionFetch, ErrorCode> {
         let uses_topic_ids = version >= TOPIC_ID_VERSION;
         let mut cache = self.cache.lock().expect("no holder of the cache panics");
-        let Cache { sessions, rng } = &mut *cache;
         match request.session_epoch {
             FINAL_EPOCH | INITIAL_EPOCH => {
-                sessions.remove(&request.session_id);
+                cache.sessions.remove(&request.session_id);
                 let partitions = wanted(request, uses_topic_ids);
                 let wants_session = request.session_epoch == INITIAL_EPOCH;
                 let session = wants_session
-                    .then(|| open(sessions, rng, self.max, uses_topic_ids, &partitions, now))
+                    .then(|| cache.open(self.max, uses_topic_ids, &partitions, now))
                     .flatten();
                 Ok(SessionFetch { partitions, session, is_incremental: false })
             }
             epoch => {
-                let session = sessions
+                let session = cache
+                    .sessions
                     .get(&request.session_id)
                     .cloned()
                     .ok_or(ErrorCode::FetchSessionIdNotFound)?;
@@ -182,35 +187,49 @@ impl FetchSessions {
     }
 }
 
-fn open(
-    sessions: &mut HashMap<i32, Arc<Session>>,
-    rng: &mut Box<dyn Rng>,
-    max: usize,
-    uses_topic_ids: bool,
-    partitions: &[WantedPartition],
-    now: MonotonicMs,
-) -> Option<Arc<Session>> {
-    if partitions.is_empty() || partitions.len() > SESSION_PARTITIONS_MAX {
-        return None;
-    }
-    if sessions.len() >= max {
-        let oldest = sessions.values().min_by_key(|session| session.lock().last_used)?;
-        let (oldest, age) = (oldest.id, now.since(oldest.lock().last_used));
-        if age < EVICTION_AGE {
+impl Cache {
+    /// A new session, or none if there is no room for it.
+    fn open(
+        &mut self,
+        max: usize,
+        uses_topic_ids: bool,
+        partitions: &[WantedPartition],
+        now: MonotonicMs,
+    ) -> Option<Arc<Session>> {
+        if partitions.is_empty() || partitions.len() > SESSION_PARTITIONS_MAX {
             return None;
         }
-        sessions.remove(&oldest);
-    }
-    let id = loop {
-        let id = (rng.next_u64() & 0x7fff_ffff) as i32;
-        if id != 0 && !sessions.contains_key(&id) {
-            break id;
+        if self.sessions.len() >= max {
+            self.evict(now)?;
         }
-    };
-    let state = SessionState { next_epoch: 1, last_used: now, partitions: partitions.to_vec() };
-    let session = Arc::new(Session { id, uses_topic_ids, state: Mutex::new(state) });
-    sessions.insert(id, Arc::clone(&session));
-    Some(session)
+        let id = loop {
+            let id = (self.rng.next_u64() & 0x7fff_ffff) as i32;
+            if id != 0 && !self.sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        let state = SessionState { next_epoch: 1, last_used: now, partitions: partitions.to_vec() };
+        let session = Arc::new(Session { id, uses_topic_ids, state: Mutex::new(state) });
+        self.sessions.insert(id, Arc::clone(&session));
+        Some(session)
+    }
+
+    /// Removes the session that was not used for the longest time, if that is long enough.
+    fn evict(&mut self, now: MonotonicMs) -> Option<()> {
+        if now < self.none_evictable_before {
+            return None;
+        }
+        let used = self.sessions.values().map(|session| (session.lock().last_used, session.id));
+        let (last_used, id) = used.min()?;
+        let evictable_from = last_used.after(EVICTION_AGE);
+        if now < evictable_from {
+            // Uses only move on: no other session gets old enough before this one.
+            self.none_evictable_before = evictable_from;
+            return None;
+        }
+        self.sessions.remove(&id);
+        Some(())
+    }
 }
 
 fn wanted(request: &FetchRequest<'_>, uses_topic_ids: bool) -> Vec<WantedPartition> {
@@ -352,6 +371,12 @@ mod tests {
         let second = open(120_000).unwrap().session_id();
         assert!(second != 0 && second != first);
         assert_eq!(sessions.count(), 1);
+        // Used meanwhile, it is not the one that the cache, asked in vain, expected to be free.
+        assert_eq!(open(130_000).unwrap().session_id(), 0);
+        sessions.enter(&request(second, 1, &[], &[]), 12, MonotonicMs(200_000)).unwrap();
+        assert_eq!(open(240_000).unwrap().session_id(), 0);
+        assert_eq!(open(319_999).unwrap().session_id(), 0);
+        assert!(open(320_000).unwrap().session_id() != 0);
     }
 
     #[test]
