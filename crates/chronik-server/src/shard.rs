@@ -168,6 +168,8 @@ pub(crate) struct Shard {
     deadline_added: Notify,
     completed: RefCell<Vec<Completion>>,
     woken: RefCell<Vec<Token>>,
+    /// Empty between deliveries; keeps its room.
+    ready: RefCell<Vec<Rc<Connection>>>,
 }
 
 impl Shard {
@@ -204,6 +206,7 @@ impl Shard {
             deadline_added: Notify::new(),
             completed: RefCell::default(),
             woken: RefCell::default(),
+            ready: RefCell::default(),
         });
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
@@ -217,33 +220,36 @@ impl Shard {
 
     /// Handles what other threads hand over until the shard is stopped.
     async fn serve_inbox(self: &Rc<Self>) {
+        // Two inboxes change places, so that neither grows anew for every commit.
+        let mut inbox = Inbox::default();
         loop {
             self.handle.wake.notified().await;
-            let inbox = std::mem::take(
+            std::mem::swap(
+                &mut inbox,
                 &mut *self.handle.inbox.lock().expect("no holder of an inbox panics"),
             );
-            for (stream, permit) in inbox.connections {
+            for (stream, permit) in inbox.connections.drain(..) {
                 self.adopt(stream, permit);
             }
-            for flushed in &inbox.flushed {
+            for flushed in inbox.flushed.drain(..) {
                 if let Some(partition) = self.node.registry.by_log(flushed.log) {
                     partition.on_flushed(
-                        flushed,
+                        &flushed,
                         &mut self.completed.borrow_mut(),
                         &mut self.woken.borrow_mut(),
                     );
                 }
             }
-            if inbox.has_lane_drained {
+            if std::mem::take(&mut inbox.has_lane_drained) {
                 self.resume_reading();
             }
-            self.completed.borrow_mut().extend(inbox.completed);
-            self.woken.borrow_mut().extend(inbox.woken);
+            self.completed.borrow_mut().append(&mut inbox.completed);
+            self.woken.borrow_mut().append(&mut inbox.woken);
             self.deliver();
             if !inbox.barriers.is_empty() || inbox.is_stopping {
                 self.submit();
             }
-            for barrier in inbox.barriers {
+            for barrier in inbox.barriers.drain(..) {
                 // Whoever gave up waiting needs no answer.
                 let _ = barrier.send(());
             }
@@ -341,7 +347,7 @@ impl Shard {
         if !foreign.is_empty() || !foreign_woken.is_empty() {
             post_to_owners(self.node.shards(), &foreign, &foreign_woken);
         }
-        let mut ready: Vec<Rc<Connection>> = Vec::new();
+        let mut ready = std::mem::take(&mut *self.ready.borrow_mut());
         for completion in completed.iter().filter(|one| !is_foreign(&one.token)) {
             let connection = self.connection(completion.token.connection);
             if let Some(connection) = connection
@@ -351,7 +357,7 @@ impl Shard {
                 ready.push(connection);
             }
         }
-        for connection in ready {
+        for connection in ready.drain(..) {
             connection.pump(self);
         }
         for token in woken.iter().filter(|one| !is_foreign(one)) {
@@ -366,6 +372,7 @@ impl Shard {
         if current.is_empty() {
             *current = buffer;
         }
+        *self.ready.borrow_mut() = ready;
     }
 
     fn connection(&self, id: u64) -> Option<Rc<Connection>> {

@@ -48,17 +48,10 @@ const KEEP_BYTES_MIN: usize = 8 << 10;
 pub(crate) struct PendingProduce {
     id: RequestId,
     response: ProduceResponse<'static>,
-    parts: Vec<PartState>,
+    parts: Vec<Part>,
     unfinished: usize,
     deadline: MonotonicMs,
     charged_bytes: usize,
-}
-
-/// One partition of the request.
-struct PartState {
-    topic: usize,
-    partition: usize,
-    is_waiting: bool,
 }
 
 /// What is left to do after decoding.
@@ -69,12 +62,15 @@ struct Plan {
     response: ProduceResponse<'static>,
 }
 
+/// One partition of the request.
 struct Part {
     topic: usize,
     partition: usize,
-    target: Result<Arc<Partition>, ErrorCode>,
+    /// Taken by the append.
+    target: Option<Result<Arc<Partition>, ErrorCode>>,
     /// Where the batch lies in the frame.
     range: Range<usize>,
+    is_waiting: bool,
 }
 
 /// Appends the request's batches and answers when they are as durable as asked.
@@ -101,7 +97,7 @@ pub(crate) fn handle(
     let mut pending = PendingProduce {
         id,
         response,
-        parts: Vec::with_capacity(parts.len()),
+        parts,
         unfinished: 0,
         deadline: shard.now().after(timeout.min(WAIT_MAX)),
         charged_bytes: 0,
@@ -109,11 +105,12 @@ pub(crate) fn handle(
     let now = shard.node.clock.wall();
     let mut has_failed = false;
     let mut consumed = 0;
-    for (number, part) in parts.into_iter().enumerate() {
+    for number in 0..pending.parts.len() {
+        let part = &mut pending.parts[number];
         frame.advance(part.range.start - consumed);
         let batch = frame.split_to(part.range.len());
         consumed = part.range.end;
-        let result = match (acks, part.target) {
+        let result = match (acks, part.target.take().expect("each part is appended once")) {
             (Err(code), _) | (Ok(_), Err(code)) => Err((code, None)),
             (Ok(acks), Ok(partition)) => {
                 let token = connection.token(shard, u32::try_from(number).unwrap_or(u32::MAX));
@@ -122,7 +119,7 @@ pub(crate) fn handle(
             }
         };
         has_failed |= result.is_err();
-        pending.note(part.topic, part.partition, result);
+        pending.note(number, result);
     }
     if acks == Ok(Acks::None) {
         return if has_failed { Err(CloseReason::AcksZeroFailed) } else { Ok(()) };
@@ -187,10 +184,11 @@ impl Plan {
                 parts.push(Part {
                     topic,
                     partition,
-                    target: handle.as_ref().map_err(|code| *code).and_then(|handle| {
+                    target: Some(handle.as_ref().map_err(|code| *code).and_then(|handle| {
                         find_partition(shard, handle, PartitionIndex(item.index))
-                    }),
+                    })),
                     range: range_in(frame, records.unwrap_or_default()),
+                    is_waiting: false,
                 });
                 answers.push(PartitionProduceResponse {
                     index: item.index,
@@ -208,7 +206,7 @@ impl Plan {
         }
         let acks = if request.acks == 0 && acks.is_err() {
             // The refusal closes the connection; every part fails.
-            parts.iter_mut().for_each(|part| part.target = Err(ErrorCode::InvalidRequest));
+            parts.iter_mut().for_each(|part| part.target = Some(Err(ErrorCode::InvalidRequest)));
             Ok(Acks::None)
         } else {
             acks
@@ -258,25 +256,19 @@ fn range_in(frame: &[u8], part: &[u8]) -> Range<usize> {
 }
 
 impl PendingProduce {
-    fn note(
-        &mut self,
-        topic: usize,
-        partition: usize,
-        result: Result<Appended, (ErrorCode, Option<String>)>,
-    ) {
-        let answer = &mut self.response.responses[topic].partition_responses[partition];
-        let mut is_waiting = false;
+    fn note(&mut self, number: usize, result: Result<Appended, (ErrorCode, Option<String>)>) {
+        let part = &mut self.parts[number];
+        let answer = &mut self.response.responses[part.topic].partition_responses[part.partition];
         match result {
             Ok(appended) => {
                 answer.base_offset = appended.base_offset.0;
                 answer.log_append_time_ms = appended.log_append_time.unwrap_or(-1);
                 answer.log_start_offset = appended.log_start_offset.0;
-                is_waiting = appended.must_wait;
+                part.is_waiting = appended.must_wait;
             }
             Err((code, message)) => fail(answer, code, message, self.id.version),
         }
-        self.unfinished += usize::from(is_waiting);
-        self.parts.push(PartState { topic, partition, is_waiting });
+        self.unfinished += usize::from(part.is_waiting);
     }
 
     fn finish_part(&mut self, number: usize, failure: Option<ErrorCode>) {
