@@ -230,6 +230,7 @@ pub fn scan_segment(
     let mut buffer = Vec::new();
     let mut buffer_at = position;
     let mut want = SCAN_BYTES;
+    let mut data_end = position;
     while position < end_position {
         let at = (position - buffer_at) as usize;
         let frame = parse_frame(segment, &buffer, at, last.as_ref());
@@ -257,7 +258,13 @@ pub fn scan_segment(
             let damage = Some(damaged(segment, position, DamageReason::TooShort));
             return Ok(ScanEnd { damage });
         }
-        buffer.resize(want.min(available), 0);
+        // Reading preallocated space costs as much as reading frames. What lies there is looked
+        // at all the same, as much as the next frame needs.
+        if data_end <= position {
+            data_end = segment.data_end(position)?;
+        }
+        let worthwhile = usize::try_from(data_end.saturating_sub(position)).unwrap_or(usize::MAX);
+        buffer.resize(want.min(available).min(worthwhile.max(missing)), 0);
         let read = segment.read_at(position, &mut buffer)?;
         buffer.truncate(read);
         buffer_at = position;

@@ -697,4 +697,14 @@ impl DiskFile for MemoryFile {
     fn length(&self) -> DiskResult<u64> {
         Ok(lock(&self.content).len() as u64)
     }
+
+    /// A whole page of zeros is taken for reserved space, wherever it is: readers must cope.
+    fn data_end(&self, position: u64) -> u64 {
+        const PAGE: usize = 4_096;
+        let content = lock(&self.content);
+        let from = position as usize / PAGE;
+        let mut pages = content.chunks(PAGE).enumerate().skip(from);
+        let hole = pages.find(|(_, page)| page.iter().all(|byte| *byte == 0));
+        hole.map_or(content.len() as u64, |(page, _)| (page * PAGE) as u64).max(position)
+    }
 }
