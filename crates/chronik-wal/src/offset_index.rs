@@ -99,6 +99,19 @@ impl SparseIndex {
         after.checked_sub(1).map_or(0, |index| u64::from(self.entries[index].relative_offset))
     }
 
+    /// The last noted frame that is not behind `lsn`.
+    #[must_use]
+    pub fn entry_before(&self, lsn: Lsn) -> Option<&IndexEntry> {
+        let after = self.entries.partition_point(|entry| entry.lsn <= lsn);
+        self.entries.get(after.checked_sub(1)?)
+    }
+
+    /// The first noted frame behind `lsn`.
+    #[must_use]
+    pub fn entry_behind(&self, lsn: Lsn) -> Option<&IndexEntry> {
+        self.entries.get(self.entries.partition_point(|entry| entry.lsn <= lsn))
+    }
+
     /// The last noted frame.
     #[must_use]
     pub fn last(&self) -> Option<&IndexEntry> {

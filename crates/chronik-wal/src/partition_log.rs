@@ -1306,7 +1306,11 @@ impl PartitionLog {
             if state.end.last_lsn < from || state.end.position == SEGMENT_HEADER_SIZE {
                 continue;
             }
-            let reached = reader::scan_segment(&state.segment, state.end.position, |frame| {
+            // An open segment was verified when it was written or recovered; of a sealed one the
+            // index is in the file.
+            let begin = state.index.entry_before(from);
+            let end = state.end.position;
+            let reached = reader::scan_segment_from(&state.segment, begin, end, |frame| {
                 if frame.header.lsn >= from {
                     visit(&frame.header, frame.body);
                 }

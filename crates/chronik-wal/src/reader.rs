@@ -9,6 +9,7 @@ use chronik_common::Offset;
 use crate::error::{DamageReason, WalError};
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
 use crate::invariants::is_next_frame;
+use crate::offset_index::IndexEntry;
 use crate::segment::{SEGMENT_HEADER_SIZE, Segment};
 
 /// Most bytes read at once for a consumer, unless one batch is larger.
@@ -223,16 +224,30 @@ pub struct ScanEnd {
 pub fn scan_segment(
     segment: &Segment,
     end_position: u64,
+    visit: impl FnMut(&ScannedFrame<'_>) -> bool,
+) -> Result<ScanEnd, WalError> {
+    scan_segment_from(segment, None, end_position, visit)
+}
+
+/// Like [`scan_segment`] from a frame in the middle, of which the index knows that it is there.
+///
+/// # Errors
+/// As [`scan_segment`].
+pub fn scan_segment_from(
+    segment: &Segment,
+    begin: Option<&IndexEntry>,
+    end_position: u64,
     mut visit: impl FnMut(&ScannedFrame<'_>) -> bool,
 ) -> Result<ScanEnd, WalError> {
-    let mut position = SEGMENT_HEADER_SIZE;
+    let mut position = begin.map_or(SEGMENT_HEADER_SIZE, |entry| u64::from(entry.position));
     let mut last: Option<FrameHeader> = None;
     let mut buffer = Vec::new();
     let mut buffer_at = position;
     let mut want = SCAN_BYTES;
+    let mut data_end = position;
     while position < end_position {
         let at = (position - buffer_at) as usize;
-        let frame = parse_frame(segment, &buffer, at, last.as_ref());
+        let frame = parse_frame(segment, &buffer, at, begin, last.as_ref());
         let missing = match frame {
             Ok(Parsed::Frame(header)) => {
                 let body_at = at + FRAME_HEADER_SIZE;
@@ -257,7 +272,13 @@ pub fn scan_segment(
             let damage = Some(damaged(segment, position, DamageReason::TooShort));
             return Ok(ScanEnd { damage });
         }
-        buffer.resize(want.min(available), 0);
+        // Reading preallocated space costs as much as reading frames. What lies there is looked
+        // at all the same, as much as the next frame needs.
+        if data_end <= position {
+            data_end = segment.data_end(position)?;
+        }
+        let worthwhile = usize::try_from(data_end.saturating_sub(position)).unwrap_or(usize::MAX);
+        buffer.resize(want.min(available).min(worthwhile.max(missing)), 0);
         let read = segment.read_at(position, &mut buffer)?;
         buffer.truncate(read);
         buffer_at = position;
@@ -278,17 +299,24 @@ fn parse_frame(
     segment: &Segment,
     buffer: &[u8],
     at: usize,
+    begin: Option<&IndexEntry>,
     previous: Option<&FrameHeader>,
 ) -> Result<Parsed, DamageReason> {
     let Some(header_bytes) = buffer.get(at..at + FRAME_HEADER_SIZE) else {
         return Ok(Parsed::NeedsBytes(FRAME_HEADER_SIZE));
     };
     let header = decode_in(segment, header_bytes, previous)?;
-    if previous.is_none()
-        && (header.lsn != segment.header.first_lsn
-            || header.prev_chain != segment.header.prev_chain
-            || header.base_offset != segment.header.first_offset)
-    {
+    let is_expected = match (previous, begin) {
+        // Decoded as its successor.
+        (Some(_), _) => true,
+        (None, Some(entry)) => header.lsn == entry.lsn,
+        (None, None) => {
+            header.lsn == segment.header.first_lsn
+                && header.prev_chain == segment.header.prev_chain
+                && header.base_offset == segment.header.first_offset
+        }
+    };
+    if !is_expected {
         return Err(DamageReason::Chain);
     }
     let body_at = at + FRAME_HEADER_SIZE;

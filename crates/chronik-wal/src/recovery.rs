@@ -17,7 +17,7 @@
 //! are written once more before that: the process may have died of a failed sync, after which
 //! the kernel takes pages for clean that never reached the disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use crate::log_state::{HardStateRow, StateSnapshot, load_snapshot};
 use crate::nonce::NonceSource;
 use crate::offset_index::{OFFSET_INDEX_MAGIC, SegmentTable, SparseIndex};
 use crate::partition_log::{LogIdentity, LogParts, SegmentState};
-use crate::reader::{ScannedFrame, read_frame_at, scan_segment};
+use crate::reader::{ScannedFrame, read_frame_at, scan_segment, scan_segment_from};
 use crate::segment::{Segment, SegmentEnd, SegmentHeader};
 
 /// Segment numbers in the journal keep this many bits.
@@ -102,7 +102,13 @@ pub(crate) struct LogRecovery {
     /// `None` until the first frame of the log's files is known.
     last_chain: Option<u32>,
     log_start_offset: Offset,
+    /// Exact in [`LogRecovery::known`] segments; of others only how they began.
     epochs: EpochHistory,
+    /// Log starts in known segments, oldest first.
+    log_starts: Vec<(Lsn, Offset)>,
+    /// Numbers of the segments whose frames were all looked at by this start and need no second
+    /// look.
+    known: BTreeSet<u64>,
     generation: u32,
     /// Per generation, the last frame that is proven to have been durable in it.
     proofs: BTreeMap<u32, Lsn>,
@@ -152,6 +158,8 @@ impl LogRecovery {
             last_chain: Some(0),
             log_start_offset: Offset::ZERO,
             epochs: EpochHistory::default(),
+            log_starts: Vec::new(),
+            known: BTreeSet::new(),
             generation: 0,
             proofs: BTreeMap::new(),
             cuts: BTreeMap::new(),
@@ -358,7 +366,7 @@ impl LogRecovery {
         if header.first_lsn > synced {
             segment.rewrite_header()?;
         }
-        let epochs = &mut self.epochs;
+        let (epochs, log_starts) = (&mut self.epochs, &mut self.log_starts);
         let mut accepted = 0;
         let mut failure = None;
         scan_segment(&segment, segment.file_length()?, |frame| {
@@ -373,6 +381,7 @@ impl LogRecovery {
                 return false;
             }
             note_frame(&mut state, header, frame.position, max_timestamp(frame));
+            log_starts.extend(log_start_of(header, frame.body).map(|start| (header.lsn, start)));
             accepted += header.size();
             true
         })?;
@@ -380,6 +389,7 @@ impl LogRecovery {
             return Err(failure.into());
         }
         self.report.bytes_scanned += accepted;
+        self.known.insert(header.number);
         self.next_lsn = state.end.last_lsn.next();
         self.next_offset = state.end.next_offset;
         self.last_chain = Some(state.end.last_chain);
@@ -450,7 +460,7 @@ impl LogRecovery {
         state.segment.write_frames(position, std::iter::once((header, &body)))?;
         state.needs_sync = true;
         note_frame(state, header, position, batch_max_timestamp(header, &body));
-        self.note_replayed(header);
+        self.note_replayed(header, &body);
         Ok(())
     }
 
@@ -474,19 +484,20 @@ impl LogRecovery {
                 && state.end.position == position;
             if is_there && let Some(body) = read_frame_at(&state.segment, position, header)? {
                 note_frame(state, header, position, batch_max_timestamp(header, &body));
-                self.note_replayed(header);
+                self.note_replayed(header, &body);
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn note_replayed(&mut self, header: &FrameHeader) {
+    fn note_replayed(&mut self, header: &FrameHeader, body: &[u8]) {
         let fits = self.epochs.note_read(header.epoch, header.lsn, header.base_offset);
         assert!(fits, "a frame that continues the log continues its epochs: {header:?}");
         self.next_lsn = header.lsn.next();
         self.next_offset = header.next_offset();
         self.last_chain = Some(header.chain());
+        self.log_starts.extend(log_start_of(header, body).map(|start| (header.lsn, start)));
         self.report.frames_replayed += 1;
     }
 
@@ -549,6 +560,7 @@ impl LogRecovery {
         self.detached.retain(|other| other.header.number != number);
         self.unreadable.retain(|other| *other != number);
         self.next_number = self.next_number.max(number.saturating_add(1));
+        self.known.insert(number);
         self.segments.push_back(SegmentState {
             segment: Arc::new(segment),
             end: SegmentEnd::empty(&segment_header),
@@ -600,6 +612,7 @@ impl LogRecovery {
             state.segment.remove()?;
         }
         self.epochs.truncate(lsn);
+        self.log_starts.retain(|(at, _)| *at < lsn);
         let Some(state) = self.segments.back_mut() else {
             if let Some(begin) = begin {
                 self.next_lsn = begin.first_lsn;
@@ -608,6 +621,10 @@ impl LogRecovery {
             }
             return Ok(());
         };
+        // A sealed segment was not looked at frame by frame.
+        if state.is_sealed {
+            self.known.remove(&state.segment.header.number);
+        }
         let old_end = state.end.position;
         state.end = SegmentEnd::empty(&state.segment.header);
         state.index = SparseIndex::default();
@@ -716,6 +733,7 @@ impl LogRecovery {
         if let Some(failure) = failure {
             return Err(failure);
         }
+        let known = std::mem::take(&mut self.epochs);
         let from = match &self.snapshot {
             Some(snapshot) => {
                 self.log_start_offset =
@@ -723,14 +741,19 @@ impl LogRecovery {
                 self.epochs = snapshot.epoch_history();
                 snapshot.at().next()
             }
-            None => {
-                self.epochs = EpochHistory::default();
-                Lsn::FIRST
-            }
+            None => Lsn::FIRST,
         };
         let mut unreadable = None;
         for state in &self.segments {
             if state.end.last_lsn < from {
+                continue;
+            }
+            let number = state.segment.header.number;
+            if self.known.contains(&number) && adopt(&mut self.epochs, &known, state, from) {
+                let in_segment = from.max(state.segment.header.first_lsn)..=state.end.last_lsn;
+                let starts = self.log_starts.iter().filter(|(lsn, _)| in_segment.contains(lsn));
+                let start = starts.map(|(_, start)| *start).max();
+                self.log_start_offset = self.log_start_offset.max(start.unwrap_or(Offset::ZERO));
                 continue;
             }
             let (epochs, start) = (&mut self.epochs, &mut self.log_start_offset);
@@ -773,12 +796,42 @@ impl LogRecovery {
             return Ok(Some(state.end.last_chain));
         }
         let mut chain = None;
-        scan_segment(&state.segment, state.end.position, |frame| {
+        // What this start has looked at is not looked at once more: only the frame is.
+        let is_known = self.known.contains(&header.number);
+        let begin = state.index.entry_before(lsn).filter(|_| is_known);
+        let behind = state.index.entry_behind(lsn).filter(|_| is_known);
+        let end = behind.map_or(state.end.position, |entry| u64::from(entry.position));
+        scan_segment_from(&state.segment, begin, end, |frame| {
             chain = Some(frame.header.chain()).filter(|_| frame.header.lsn == lsn);
             chain.is_none()
         })?;
         Ok(chain)
     }
+}
+
+/// Takes the epochs of a segment from `from` on out of what is known of it; `false`, taking
+/// nothing, if that does not continue `epochs`.
+fn adopt(epochs: &mut EpochHistory, known: &EpochHistory, state: &SegmentState, from: Lsn) -> bool {
+    let header = &state.segment.header;
+    let first = from.max(header.first_lsn);
+    if first > state.end.last_lsn {
+        return true;
+    }
+    let mut adopted = epochs.clone();
+    let Some(epoch) = known.epoch_of(first) else { return false };
+    let is_known = if first == header.first_lsn {
+        adopted.note_read(epoch, first, header.first_offset)
+    } else {
+        adopted.last_epoch() == Some(epoch) || known.rows().iter().any(|row| row.first_lsn == first)
+    };
+    let in_segment = first..=state.end.last_lsn;
+    let mut rows = known.rows().iter().filter(|row| in_segment.contains(&row.first_lsn));
+    let fits =
+        is_known && rows.all(|row| adopted.note_read(row.epoch, row.first_lsn, row.first_offset));
+    if fits {
+        *epochs = adopted;
+    }
+    fits
 }
 
 /// Writes a frame to where it is.

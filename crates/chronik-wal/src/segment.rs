@@ -607,6 +607,15 @@ impl Segment {
         self.open_file()?.length()
     }
 
+    /// Where preallocated space probably begins at or behind `position`; see
+    /// [`DiskFile::data_end`].
+    ///
+    /// # Errors
+    /// A failed disk call.
+    pub fn data_end(&self, position: u64) -> DiskResult<u64> {
+        Ok(self.open_file()?.data_end(position))
+    }
+
     /// Removes the file.
     ///
     /// # Errors

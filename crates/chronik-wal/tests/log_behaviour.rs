@@ -4,13 +4,14 @@
 mod common;
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use chronik_common::{LeaderEpoch, Lsn, Offset};
 use chronik_wal::io::{CrashPolicy, DiskCall, Fault, FaultyDisk, MemoryDisk};
-use chronik_wal::{Durability, Verdict, WalError};
-use common::{Node, append_to, value};
+use chronik_wal::{Durability, LogConfig, Verdict, WalError};
+use common::{Node, append_to, log_config, value};
 
 fn values(range: std::ops::Range<usize>) -> Vec<usize> {
     range.collect()
@@ -298,4 +299,23 @@ fn damage_before_a_truncation_that_was_not_carried_out_is_reported() {
     survivor.corrupt(&path, |bytes| bytes[5_000] ^= 1);
     let node = Node::open(Arc::new(survivor), Durability::Fsync).unwrap();
     assert_ne!(node.owner.log.lock().unwrap().verdict(), Verdict::Ok);
+}
+
+#[test]
+fn a_start_after_a_crash_reads_every_frame_of_an_open_segment_once() {
+    let disk = MemoryDisk::new();
+    let config = LogConfig { segment_bytes: 4 << 20, ..log_config(Durability::Fsync) };
+    let node = Node::open_with(Arc::new(disk.clone()), config).unwrap();
+    let mut written = 0;
+    for n in 0..2_000 {
+        written += value(n).len() as u64 + 200;
+        node.append(&value(n)).unwrap();
+        node.commit().unwrap();
+    }
+    let survivor = disk.crash(disk.op_count(), CrashPolicy::KeepUnsynced);
+    let node = Node::open_with(Arc::new(survivor.clone()), config).unwrap();
+    assert!(node.was_recovered);
+    let read = survivor.bytes_read(Path::new("/data/wal/partitions"));
+    assert!(read > 0 && read < written + (64 << 10), "{read} bytes read, {written} written");
+    assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..2_000));
 }

@@ -193,4 +193,8 @@ impl DiskFile for Nowhere {
     fn length(&self) -> DiskResult<u64> {
         self.0.length()
     }
+
+    fn data_end(&self, position: u64) -> u64 {
+        self.0.data_end(position)
+    }
 }

@@ -180,4 +180,8 @@ impl DiskFile for FaultyFile {
     fn length(&self) -> DiskResult<u64> {
         self.inner.length()
     }
+
+    fn data_end(&self, position: u64) -> u64 {
+        self.inner.data_end(position)
+    }
 }

@@ -138,6 +138,8 @@ pub enum CrashPolicy {
 
 #[derive(Default)]
 struct State {
+    /// Bytes read so far, by path.
+    reads: BTreeMap<PathBuf, u64>,
     files: Vec<Arc<Mutex<Content>>>,
     names: Names,
     directories: BTreeSet<PathBuf>,
@@ -179,6 +181,14 @@ impl MemoryDisk {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Bytes read so far from the files of a directory and the ones below it.
+    #[must_use]
+    pub fn bytes_read(&self, directory: &Path) -> u64 {
+        let state = lock(&self.state);
+        let below = state.reads.iter().filter(|(path, _)| path.starts_with(directory));
+        below.map(|(_, bytes)| bytes).sum()
     }
 
     /// Number of operations so far: the crash points.
@@ -649,6 +659,8 @@ impl DiskFile for MemoryFile {
         let start = (position as usize).min(content.len());
         let count = buffer.len().min(content.len() - start);
         buffer[..count].copy_from_slice(&content[start..start + count]);
+        drop(content);
+        *lock(&self.state).reads.entry(self.path.clone()).or_default() += count as u64;
         Ok(count)
     }
 
@@ -696,5 +708,15 @@ impl DiskFile for MemoryFile {
 
     fn length(&self) -> DiskResult<u64> {
         Ok(lock(&self.content).len() as u64)
+    }
+
+    /// A whole page of zeros is taken for reserved space, wherever it is: readers must cope.
+    fn data_end(&self, position: u64) -> u64 {
+        const PAGE: usize = 4_096;
+        let content = lock(&self.content);
+        let from = position as usize / PAGE;
+        let mut pages = content.chunks(PAGE).enumerate().skip(from);
+        let hole = pages.find(|(_, page)| page.iter().all(|byte| *byte == 0));
+        hole.map_or(content.len() as u64, |(page, _)| (page * PAGE) as u64).max(position)
     }
 }

@@ -166,6 +166,10 @@ pub trait DiskFile: Send + Sync + 'static {
     fn allocate(&self, position: u64, length: u64) -> DiskResult<()>;
     /// Current length.
     fn length(&self) -> DiskResult<u64>;
+    /// Where space that was only reserved begins at or behind `position`; the file's length if
+    /// nobody knows. Says how much is worth reading at once and nothing else: file systems may
+    /// report zeros as reserved, and some report data that they have not stored yet.
+    fn data_end(&self, position: u64) -> u64;
 }
 
 /// Reads a whole file; `None` when it does not exist. Files above `limit` bytes are refused

@@ -200,4 +200,13 @@ impl DiskFile for RealFile {
     fn length(&self) -> DiskResult<u64> {
         Ok(self.file.metadata().map_err(tag(DiskCall::Read, &self.path))?.len())
     }
+
+    fn data_end(&self, position: u64) -> u64 {
+        // Nothing reads or writes at the file's cursor, so moving it disturbs nobody.
+        #[cfg(target_os = "linux")]
+        if let Ok(hole) = rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(position)) {
+            return hole.max(position);
+        }
+        self.length().unwrap_or(u64::MAX).max(position)
+    }
 }

@@ -90,8 +90,11 @@ pub fn small_config() -> WalConfig {
     }
 }
 
+/// Segments close before they grow beyond this.
+const SEGMENT_BYTES: u64 = 12 << 10;
+
 pub fn log_config(durability: Durability) -> LogConfig {
-    LogConfig { durability, segment_bytes: 12 << 10, segment_ms: i64::MAX }
+    LogConfig { durability, segment_bytes: SEGMENT_BYTES, segment_ms: i64::MAX }
 }
 
 /// A node with one partition.
@@ -107,6 +110,11 @@ pub struct Node {
 impl Node {
     /// Opens the data on `disk`; the partition is created if it is not there.
     pub fn open(disk: Arc<dyn Disk>, durability: Durability) -> Result<Self, WalError> {
+        Self::open_with(disk, log_config(durability))
+    }
+
+    /// Like [`Node::open`], with other settings of the log.
+    pub fn open_with(disk: Arc<dyn Disk>, config: LogConfig) -> Result<Self, WalError> {
         let sink = Arc::new(CollectingSink::default());
         let clock = Arc::new(ManualClock::default());
         let as_sink: Arc<dyn FlushSink> = sink.clone();
@@ -118,13 +126,13 @@ impl Node {
             &as_sink,
             &as_clock,
             Box::new(SeededRng::new(1)),
-            &|_| log_config(durability),
+            &|_| config,
         )?;
         let existing = opened.into_iter().find(|log| log.partition.is_some());
         let was_recovered = existing.is_some();
         let log = match existing {
             Some(existing) => existing.log,
-            None => manager.create_log(&topic(), TOPIC_ID, log_config(durability))?,
+            None => manager.create_log(&topic(), TOPIC_ID, config)?,
         };
         let id = log.identity().id;
         let owner = Arc::new(Owner {
