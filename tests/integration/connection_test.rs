@@ -612,6 +612,41 @@ fn a_client_that_takes_its_answers_slowly_delays_nobody() {
     }
 }
 
+#[test]
+fn a_large_answer_is_read_in_pieces_between_which_others_are_answered() {
+    const PARTITIONS: i32 = 24;
+    const ATTEMPTS: usize = 50;
+    let small = test_server!().set("wal.tail_bytes_max=4MiB").set("wal.group_bytes_max=1MiB");
+    let server = small.set("node.shards=1").start();
+    let mut other = server.connect();
+    create_topic(&mut other, NewTopic { name: "t", partitions: PARTITIONS, configs: &[] });
+    let batch = batch_of(Codec::None, None, -1, &[&vec![0x5a_u8; 900_000]]);
+    for partition in 0..PARTITIONS {
+        other.call(&produce_request("t", Uuid::ZERO, partition, -1, &batch), NAMED);
+    }
+    let mut large = fetch(0, 0, 0, i32::MAX);
+    let wanted = |partition| FetchPartition {
+        partition,
+        partition_max_bytes: 1 << 20,
+        ..FetchPartition::default()
+    };
+    large.topics[0].partitions = (0..PARTITIONS).map(wanted).collect();
+    let mut reader = server.connect();
+    // Whoever asks second is answered first only if the large answer takes several turns. The
+    // second request may come late, but not every time.
+    let was_overtaken = (0..ATTEMPTS).any(|_| {
+        reader.send(&large, NAMED).unwrap();
+        other.call(&ApiVersionsRequest::default(), 0);
+        reader.stream().set_nonblocking(true).unwrap();
+        let peeked = reader.stream().peek(&mut [0]);
+        reader.stream().set_nonblocking(false).unwrap();
+        let reply = reader.receive::<FetchRequest<'_>>(NAMED).unwrap();
+        assert!(reply.len() > PARTITIONS as usize * batch.len(), "the answer is complete");
+        peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    });
+    assert!(was_overtaken, "every answer came in one turn");
+}
+
 /// Asks on two connections for a gigabyte in all and takes nothing; `command` decides whether the
 /// records come from memory or from the disk. A first request that waits for `wait_ms` makes all
 /// others ready at once.

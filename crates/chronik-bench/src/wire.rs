@@ -80,7 +80,7 @@ impl Wire {
     pub fn queue_output(&mut self, out: &mut OutputBuffer) {
         let mut slices = [IoSlice::new(&[]); 8];
         while !out.is_empty() {
-            let used = out.fill_io_slices(&mut slices);
+            let used = out.fill_io_slices(&mut slices, usize::MAX);
             let mut count = 0;
             for slice in &slices[..used] {
                 self.unsent.extend_from_slice(slice);

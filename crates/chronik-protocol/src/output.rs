@@ -134,12 +134,18 @@ impl OutputBuffer {
         self.frame_is_open = false;
     }
 
-    /// Fills `slices` from its start with the next bytes to send and returns how many entries it
-    /// used: 0 if everything is sent, less than everything if `slices` is short.
-    pub fn fill_io_slices<'b>(&'b self, slices: &mut [IoSlice<'b>]) -> usize {
-        let mut used = 0;
+    /// Fills `slices` from its start with the next bytes to send, at most `bytes_max`, and returns
+    /// how many entries it used: 0 if everything is sent, less than everything if `slices` is
+    /// short.
+    pub fn fill_io_slices<'b>(&'b self, slices: &mut [IoSlice<'b>], bytes_max: usize) -> usize {
+        let (mut used, mut left) = (0, bytes_max);
         for (entry, chunk) in slices.iter_mut().zip(self.chunks()) {
+            if left == 0 {
+                break;
+            }
+            let chunk = &chunk[..chunk.len().min(left)];
             *entry = IoSlice::new(chunk);
+            left -= chunk.len();
             used += 1;
         }
         used

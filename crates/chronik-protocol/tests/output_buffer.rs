@@ -14,7 +14,7 @@ use chronik_protocol::{
 /// Sends through a "socket" that takes at most `limit` bytes and `entries` slices a call.
 fn send(out: &mut OutputBuffer, entries: usize, limit: usize) -> Vec<u8> {
     let mut slices = vec![IoSlice::new(&[]); entries];
-    let used = out.fill_io_slices(&mut slices);
+    let used = out.fill_io_slices(&mut slices, usize::MAX);
     let mut sent: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
     sent.truncate(limit);
     out.advance(sent.len());
@@ -83,9 +83,15 @@ fn fetched_records_are_sent_from_the_memory_they_are_in() {
     let body = |out: &mut OutputBuffer| response.encode(out, 16);
     encode_response_frame(&mut out, ApiKey::Fetch, 16, 1, body).unwrap();
     let mut slices = [IoSlice::new(&[]); 16];
-    let used = out.fill_io_slices(&mut slices);
+    let used = out.fill_io_slices(&mut slices, usize::MAX);
     let shared = slices[..used].iter().filter(|slice| slice.as_ptr() == large.as_ptr());
     assert_eq!((used, shared.count()), (5, 2), "owned, large, small copied, large, owned");
+
+    let total = |slices: &[IoSlice<'_>]| slices.iter().map(|slice| slice.len()).sum::<usize>();
+    for bytes_max in [0, 1, out.len() - 10_001, out.len() - 1, out.len()] {
+        let used = out.fill_io_slices(&mut slices, bytes_max);
+        assert_eq!(total(&slices[..used]), bytes_max, "exactly what may be sent");
+    }
 
     let sent = out.to_vec();
     assert_eq!(split_frame(&sent, 100_000), Ok(FrameSplit::Frame { payload: sent.len() - 4 }));

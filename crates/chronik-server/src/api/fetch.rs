@@ -11,6 +11,7 @@
 //! - Leader epoch fencing, diverging epochs (KIP-320, KIP-595), sessions (KIP-227), topic ids.
 //! - A replica id other than -1 is refused: replication never runs over this port.
 //! - Versions below 10 on a topic stored in zstd: UNSUPPORTED_COMPRESSION_TYPE.
+//! - A large answer is read in pieces; other connections of the shard get their turn in between.
 //! - Bytes leave only after their checksums were verified on their way from the disk.
 
 use std::borrow::Cow;
@@ -48,6 +49,9 @@ const ENDPOINT_VERSION: i16 = 16;
 const STORAGE_ERROR_VERSION: i16 = 6;
 /// First version that can carry a diverging epoch.
 const DIVERGING_VERSION: i16 = 12;
+/// Bytes of records after which a look lets other connections have their turn: about a quarter of
+/// a millisecond of copying and checksums.
+const LOOK_TURN_BYTES: usize = 512 << 10;
 /// Isolation level read_committed.
 const READ_COMMITTED: i8 = 1;
 
@@ -97,7 +101,24 @@ struct Outcome {
     code: ErrorCode,
     told: Told,
     bodies: Vec<Bytes>,
+    /// Bytes that were read for it, also those that did not fit.
+    bytes_read: usize,
     diverging: Option<EpochEnd>,
+}
+
+/// A look at a fetch's partitions, which may take several turns of the shard.
+#[derive(Default)]
+struct Look {
+    outcomes: Vec<(usize, Outcome)>,
+    /// Targets that need the disk.
+    to_read: Vec<(usize, SegmentRange)>,
+    /// What an earlier look asked for; `None` for the first look.
+    disk_reads: Option<DiskReads>,
+    /// Targets before this one were looked at.
+    next_target: usize,
+    /// Bytes of the records in `outcomes`.
+    bytes: usize,
+    has_error: bool,
 }
 
 /// Bytes read from disk off the shard, by target.
@@ -179,45 +200,47 @@ pub(crate) fn handle(
     Ok(())
 }
 
-/// Looks at a fetch whose slot is taken: answers it, parks it, or reads the disk first.
+/// Looks at a fetch whose slot is taken: answers it, parks it, or goes on in a task.
 pub(crate) fn look_again(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
     request: u64,
     mut fetch: Fetch,
 ) {
-    match fetch.try_answer(shard, &mut DiskReads::new()) {
+    let mut look = Look::default();
+    match fetch.go_on(shard, &mut look) {
         Verdict::Answer(encoded) => {
             fetch.forget_waits(shard, connection);
             finish(shard, connection, request, encoded);
         }
         Verdict::Wait => park(shard, connection, request, fetch),
-        Verdict::ReadDisk(ranges) => {
+        unfinished @ (Verdict::Unfinished | Verdict::ReadDisk(_)) => {
             let (shard, connection) = (Rc::clone(shard), Rc::clone(connection));
             tokio::task::spawn_local(async move {
-                let read = move || {
-                    ranges
-                        .into_iter()
-                        .map(|(target, range)| {
-                            let bodies = range.read(ReadMode::Blocking);
-                            (target, bodies.map(Option::unwrap_or_default))
-                        })
-                        .collect::<DiskReads>()
-                };
-                let mut reads = tokio::task::spawn_blocking(read).await.unwrap_or_default();
-                match fetch.try_answer(&shard, &mut reads) {
-                    Verdict::Answer(encoded) => {
+                match fetch.finish_look(&shard, look, unfinished).await {
+                    Some(encoded) => {
                         fetch.forget_waits(&shard, &connection);
                         finish(&shard, &connection, request, encoded);
                     }
-                    // What was read is enough for an answer; only an empty read waits.
-                    Verdict::Wait | Verdict::ReadDisk(_) => {
-                        park(&shard, &connection, request, fetch);
-                    }
+                    None => park(&shard, &connection, request, fetch),
                 }
             });
         }
     }
+}
+
+/// Reads `ranges` where waiting for the disk holds up nobody.
+async fn read_disk(ranges: Vec<(usize, SegmentRange)>) -> DiskReads {
+    let read = move || {
+        ranges
+            .into_iter()
+            .map(|(target, range)| {
+                let bodies = range.read(ReadMode::Blocking);
+                (target, bodies.map(Option::unwrap_or_default))
+            })
+            .collect::<DiskReads>()
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 fn finish(
@@ -264,6 +287,8 @@ fn park(shard: &Rc<Shard>, connection: &Rc<Connection>, request: u64, mut fetch:
 enum Verdict {
     Answer(Result<OutputBuffer, EncodeError>),
     Wait,
+    /// Others get their turn; then the look goes on.
+    Unfinished,
     ReadDisk(Vec<(usize, SegmentRange)>),
 }
 
@@ -313,31 +338,60 @@ impl Fetch {
         }
     }
 
-    fn try_answer(&mut self, shard: &Shard, disk_reads: &mut DiskReads) -> Verdict {
-        let mut outcomes = Vec::with_capacity(self.targets.len());
-        let mut to_read = Vec::new();
-        let mut bytes = 0;
-        let mut has_error = false;
-        for (number, target) in self.targets.iter().enumerate() {
-            let left = self.bytes_max.saturating_sub(bytes);
-            let outcome = target.read(self, left, bytes == 0, disk_reads.remove(&number));
-            let outcome = match outcome {
+    /// Goes on with a look until it is finished, other connections getting their turns in
+    /// between; `None` if the fetch is to wait. Cancelled, the fetch has changed nothing.
+    async fn finish_look(
+        &mut self,
+        shard: &Rc<Shard>,
+        mut look: Look,
+        mut verdict: Verdict,
+    ) -> Option<Result<OutputBuffer, EncodeError>> {
+        loop {
+            match verdict {
+                Verdict::Answer(encoded) => return Some(encoded),
+                Verdict::Unfinished => tokio::task::yield_now().await,
+                Verdict::ReadDisk(ranges) if look.disk_reads.is_none() => {
+                    let disk_reads = Some(read_disk(ranges).await);
+                    look = Look { disk_reads, ..Look::default() };
+                }
+                // What was read is enough for an answer; only an empty read waits.
+                Verdict::Wait | Verdict::ReadDisk(_) => return None,
+            }
+            verdict = self.go_on(shard, &mut look);
+        }
+    }
+
+    /// Looks at the targets that are left, as many as fit into one turn.
+    fn go_on(&mut self, shard: &Shard, look: &mut Look) -> Verdict {
+        let mut turn_bytes = 0;
+        for (number, target) in self.targets.iter().enumerate().skip(look.next_target) {
+            if turn_bytes >= LOOK_TURN_BYTES {
+                look.next_target = number;
+                return Verdict::Unfinished;
+            }
+            let left = self.bytes_max.saturating_sub(look.bytes);
+            let from_disk = look.disk_reads.as_mut().and_then(|reads| reads.remove(&number));
+            let outcome = match target.read(self, left, look.bytes == 0, from_disk) {
                 Ok(Read::Done(outcome)) => outcome,
                 Ok(Read::NeedsDisk(range)) => {
-                    to_read.push((number, range));
+                    look.to_read.push((number, range));
                     // It will give something: what follows must not be given more.
-                    bytes += 1;
+                    look.bytes += 1;
                     continue;
                 }
                 Err(code) => {
-                    has_error = true;
+                    look.has_error = true;
                     Outcome::failed(code)
                 }
             };
-            bytes += outcome.bodies.iter().map(Bytes::len).sum::<usize>();
-            has_error |= outcome.diverging.is_some();
-            outcomes.push((number, outcome));
+            turn_bytes += outcome.bytes_read;
+            look.bytes += outcome.bodies.iter().map(Bytes::len).sum::<usize>();
+            look.has_error |= outcome.diverging.is_some();
+            look.outcomes.push((number, outcome));
         }
+        let Look { outcomes, to_read, bytes, has_error, .. } = look;
+        let (outcomes, to_read) = (std::mem::take(outcomes), std::mem::take(to_read));
+        let (bytes, has_error) = (*bytes, *has_error);
         for (number, outcome) in &outcomes {
             self.targets[*number].seen = Offset(outcome.told.high_watermark.max(0));
         }
@@ -483,7 +537,7 @@ enum Read {
 impl Outcome {
     fn failed(code: ErrorCode) -> Self {
         let told = Told { high_watermark: -1, log_start_offset: -1 };
-        Self { code, told, bodies: Vec::new(), diverging: None }
+        Self { code, told, bodies: Vec::new(), bytes_read: 0, diverging: None }
     }
 }
 
@@ -530,9 +584,10 @@ impl Target {
             }
         };
         // A log gives one whole batch even above the limit; only the first partition may.
-        let size: usize = bodies.iter().map(Bytes::len).sum();
-        let bodies = if is_first || size <= limit { bodies } else { Vec::new() };
-        Ok(Read::Done(Outcome { code: ErrorCode::None, told, bodies, diverging: read.diverging }))
+        let bytes_read: usize = bodies.iter().map(Bytes::len).sum();
+        let bodies = if is_first || bytes_read <= limit { bodies } else { Vec::new() };
+        let diverging = read.diverging;
+        Ok(Read::Done(Outcome { code: ErrorCode::None, told, bodies, bytes_read, diverging }))
     }
 }
 
