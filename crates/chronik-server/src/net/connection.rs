@@ -37,8 +37,8 @@ const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 /// Most bytes read in one turn before other connections get theirs.
 const TURN_BYTES_MAX: usize = 4 << 20;
 /// Most bytes written in one turn before other connections get theirs: the kernel copies them, and
-/// on one machine takes them in for the receiver too, before the call returns. With a quarter of it
-/// one consumer of old records was a quarter slower.
+/// on one machine takes them in for the receiver too, before the call returns. Much smaller pieces
+/// slow down consumers of old records.
 const WRITE_TURN_BYTES: usize = 1 << 20;
 /// Slices per vectored write.
 const SLICES_PER_WRITE: usize = 64;
