@@ -81,6 +81,12 @@ impl OutputBuffer {
         Self::default()
     }
 
+    /// An empty queue with room for `bytes` owned bytes; more make it grow.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { owned: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     /// Bytes not yet sent.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -200,9 +206,14 @@ impl OutputBuffer {
         self.shared.push_back(SharedSlice { after: self.owned.len(), bytes });
     }
 
-    /// Moves everything `other` holds behind what is queued here; shared slices are not copied.
+    /// Moves everything `other` holds behind what is queued here; shared slices are not copied,
+    /// and nothing is if this queue is empty.
     pub fn append(&mut self, other: Self) {
         assert!(!self.frame_is_open && !other.frame_is_open, "an open frame is not moved");
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
         let mut copied = other.owned_sent;
         for slice in other.shared {
             self.put_slice(&other.owned[copied..slice.after]);

@@ -29,6 +29,7 @@ use chronik_protocol::fetch::{
 };
 use chronik_protocol::{
     ApiKey, EncodeError, OutputBuffer, Reader, Records, RequestHeader, RequestPrefix,
+    SHARED_SLICE_BYTES_MIN,
 };
 use chronik_record::Codec;
 use chronik_wal::{ReadMode, ReadPlan, SegmentRange, WalError};
@@ -52,6 +53,8 @@ const DIVERGING_VERSION: i16 = 12;
 /// Bytes of records after which a look lets other connections have their turn: about a quarter of
 /// a millisecond of copying and checksums.
 const LOOK_TURN_BYTES: usize = 512 << 10;
+/// Room for what an answer says of a partition besides its records, and a share of the rest.
+const PARTITION_BYTES: usize = 128;
 /// Isolation level read_committed.
 const READ_COMMITTED: i8 = 1;
 
@@ -415,6 +418,7 @@ impl Fetch {
         let mut by_topic: HashMap<&TopicKey, usize> = HashMap::new();
         let mut told = Vec::new();
         let mut needs_endpoint = false;
+        let mut owned_bytes = 0;
         for (number, outcome) in outcomes {
             let target = &self.targets[number];
             let is_news = outcome.code != ErrorCode::None
@@ -424,6 +428,9 @@ impl Fetch {
             if self.session.is_incremental && !is_news {
                 continue;
             }
+            let sizes = outcome.bodies.iter().map(Bytes::len);
+            let copied: usize = sizes.filter(|size| *size < SHARED_SLICE_BYTES_MIN).sum();
+            owned_bytes += PARTITION_BYTES + copied;
             if self.session.session.is_some() && outcome.code == ErrorCode::None {
                 let has_records = !outcome.bodies.is_empty();
                 told.push((target.topic.clone(), target.index, outcome.told, has_records));
@@ -453,7 +460,7 @@ impl Fetch {
                 .collect(),
             ..FetchResponse::default()
         };
-        let mut out = OutputBuffer::new();
+        let mut out = OutputBuffer::with_capacity(owned_bytes);
         self.id.encode(&mut out, |out| response.encode(out, self.id.version))?;
         Ok(out)
     }
