@@ -187,6 +187,25 @@ fn a_long_poll_wakes_for_enough_bytes_and_else_ends_in_time() {
     }
 }
 
+#[test]
+fn a_fetch_that_got_less_than_there_is_does_not_wait_for_more() {
+    let (mut server, mut producer, _) = server_with_topic(1);
+    let batch = values(1, 100_000);
+    for _ in 0..30 {
+        produce(&mut producer, "t", 0, &batch);
+    }
+    // Out of memory, so that the answer is read from a segment, of which one read has an end.
+    server.kill_9();
+    server.restart(None);
+    let started = Instant::now();
+    let everything = FetchPartition { partition_max_bytes: 8 << 20, ..at(0, 0) };
+    let enough = FetchRequest { min_bytes: 2 << 20, ..waiting(20_000, vec![everything]) };
+    let reply = server.connect().call(&enough, NAMED);
+    let found = sizes(&reply.body());
+    assert!(found[0].1 >= batch.len() && found[0].1 < 2 << 20, "{found:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
 /// Kafka: `DelayedFetch` looks again only when one of its partitions grows.
 #[test]
 fn a_wait_for_more_bytes_costs_no_processor_time_while_partitions_grow_slowly() {

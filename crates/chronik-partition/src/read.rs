@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chronik_common::{LeaderEpoch, Offset};
 use chronik_record::{BatchHeader, DecompressionLimits, records};
-use chronik_wal::{ReadMode, ReadPlan};
+use chronik_wal::{ReadBuffers, ReadMode, ReadPlan};
 
 use crate::error::ReadError;
 use crate::partition::{Partition, PartitionNumbers, PartitionState};
@@ -140,9 +140,9 @@ impl Partition {
             let bodies = match plan {
                 ReadPlan::Empty => return Ok(None),
                 ReadPlan::Memory(bodies) => bodies,
-                ReadPlan::Segment(range) => {
-                    range.read(ReadMode::Blocking)?.expect("a blocking read has a result")
-                }
+                ReadPlan::Segment(range) => range
+                    .read(ReadMode::Blocking, &ReadBuffers::default())?
+                    .expect("a blocking read has a result"),
             };
             let Some(last) = bodies.last() else { return Ok(None) };
             let next = batch_header(last)?.next_offset();

@@ -20,6 +20,7 @@ mod producer_ids;
 mod reference;
 mod shard;
 mod startup_error;
+mod turns;
 
 pub use cli::{DevOptions, ReadyInfo, main_with_args, run_dev};
 pub use reference::{kafka_api_page, metrics_page};

@@ -16,7 +16,7 @@ use std::time::Duration;
 use chronik_common::MonotonicMs;
 use chronik_monitoring::Beat;
 use chronik_partition::{Completion, Partition, Token};
-use chronik_wal::Flushed;
+use chronik_wal::{Flushed, ReadBuffers};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::debug;
@@ -24,6 +24,7 @@ use tracing::debug;
 use crate::net::connection::{Connection, serve};
 use crate::net::listener::ConnectionPermit;
 use crate::node::Node;
+use crate::turns::Turns;
 
 /// How often idle connections, overdue requests and the like are looked at.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
@@ -141,6 +142,9 @@ impl PartialOrd for FetchDeadline {
 pub(crate) struct Shard {
     pub(crate) id: u16,
     pub(crate) node: Arc<Node>,
+    /// Buffers for what consumers of this shard read.
+    pub(crate) read_buffers: ReadBuffers,
+    pub(crate) turns: Turns,
     handle: Arc<ShardHandle>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
@@ -189,6 +193,8 @@ impl Shard {
         let shard = Rc::new(Self {
             id,
             node,
+            read_buffers: ReadBuffers::default(),
+            turns: Turns::default(),
             handle,
             connections: RefCell::default(),
             next_connection: Cell::new(1),

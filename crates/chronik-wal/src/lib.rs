@@ -29,6 +29,7 @@ mod manager;
 mod nonce;
 mod offset_index;
 mod partition_log;
+mod read_buffers;
 mod reader;
 mod recovery;
 mod segment;
@@ -45,6 +46,7 @@ pub use partition_log::{
     Durability, LogConfig, LogIdentity, NewFrame, PartitionLog, ReadPlan, SealWork, SyncWork,
     TimeLookup, WriteBehind,
 };
+pub use read_buffers::ReadBuffers;
 pub use reader::{ReadMode, SegmentRange};
 pub use segment::{
     InspectedHeader, SEGMENT_FOOTER_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_USED, SegmentFooter,

@@ -10,6 +10,7 @@ use crate::error::{DamageReason, WalError};
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
 use crate::invariants::is_next_frame;
 use crate::offset_index::IndexEntry;
+use crate::read_buffers::ReadBuffers;
 use crate::segment::{SEGMENT_HEADER_SIZE, Segment};
 
 /// Most bytes read at once for a consumer, unless one batch is larger.
@@ -46,18 +47,24 @@ pub enum ReadMode {
 }
 
 impl SegmentRange {
-    /// Reads bodies of whole batches, in order. `None` in [`ReadMode::Cached`] when the device
-    /// would be needed.
+    /// Reads bodies of whole batches, in order, into `buffers`. `None` in [`ReadMode::Cached`]
+    /// when the device would be needed.
     ///
     /// # Errors
     /// A failed read, or [`WalError::Damaged`] when the wanted batch does not verify.
-    pub fn read(&self, mode: ReadMode) -> Result<Option<Vec<Bytes>>, WalError> {
+    pub fn read(
+        &self,
+        mode: ReadMode,
+        buffers: &ReadBuffers,
+    ) -> Result<Option<Vec<Bytes>>, WalError> {
         let Some(mut position) = self.start_position(mode)? else { return Ok(None) };
         let wanted = self.bytes_max.saturating_add(FRAME_HEADER_SIZE);
         let mut want = wanted.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
         let mut previous = None;
         loop {
-            let Some(chunk) = self.read_chunk(position, want, mode)? else { return Ok(None) };
+            let Some(chunk) = self.read_chunk(position, want, mode, buffers)? else {
+                return Ok(None);
+            };
             let collected = self.collect(position, &chunk, &mut previous)?;
             if !collected.bodies.is_empty() || collected.is_finished {
                 return Ok(Some(collected.bodies));
@@ -97,20 +104,21 @@ impl SegmentRange {
         position: u64,
         want: usize,
         mode: ReadMode,
+        buffers: &ReadBuffers,
     ) -> Result<Option<Bytes>, WalError> {
         let available = self.end_position.saturating_sub(position);
-        let mut chunk = vec![0; want.min(usize::try_from(available).unwrap_or(want))];
+        let mut chunk = buffers.take(want.min(usize::try_from(available).unwrap_or(want)));
         let read = match mode {
-            ReadMode::Blocking => self.segment.read_at(position, &mut chunk)?,
-            ReadMode::Cached => match self.segment.read_cached_at(position, &mut chunk)? {
+            ReadMode::Blocking => self.segment.read_at(position, chunk.as_mut())?,
+            ReadMode::Cached => match self.segment.read_cached_at(position, chunk.as_mut())? {
                 Some(read) => read,
                 None => return Ok(None),
             },
         };
-        if read < chunk.len() {
+        if read < chunk.as_ref().len() {
             return Err(damaged(&self.segment, position + read as u64, DamageReason::TooShort));
         }
-        Ok(Some(Bytes::from(chunk)))
+        Ok(Some(chunk.freeze()))
     }
 
     fn collect(

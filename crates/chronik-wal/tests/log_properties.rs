@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chronik_common::{LeaderEpoch, Lsn, Offset};
 use chronik_wal::frame::FrameKind;
 use chronik_wal::io::{CrashPolicy, MemoryDisk};
-use chronik_wal::{ReadMode, ReadPlan, Verdict, WalConfig};
+use chronik_wal::{ReadBuffers, ReadMode, ReadPlan, Verdict, WalConfig};
 use common::model::{Entry, epoch_rows};
 use common::world::{FrameSpec, Machine, config};
 use proptest::prelude::*;
@@ -224,7 +224,9 @@ impl Run {
         match plan.unwrap() {
             ReadPlan::Empty => Vec::new(),
             ReadPlan::Memory(bodies) => bodies,
-            ReadPlan::Segment(range) => range.read(ReadMode::Blocking).unwrap().unwrap(),
+            ReadPlan::Segment(range) => {
+                range.read(ReadMode::Blocking, &ReadBuffers::default()).unwrap().unwrap()
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ use chronik_record::crc;
 use chronik_wal::frame::{FRAME_HEADER_SIZE, FrameHeader};
 use chronik_wal::io::{CrashPolicy, Disk, MemoryDisk};
 use chronik_wal::layout::{OFFSET_INDEX, segment_name};
-use chronik_wal::{PartitionLog, ReadMode, ReadPlan, Verdict, WalError};
+use chronik_wal::{PartitionLog, ReadBuffers, ReadMode, ReadPlan, Verdict, WalError};
 
 use self::common::model::{Entry, FoundLog, LogModel, Loss};
 use self::common::world::{META, Machine, OS, World};
@@ -371,7 +371,7 @@ fn read(log: &PartitionLog) -> Given {
         let bodies = match log.read(frame.base_offset.max(start), log.log_end_offset(), 1) {
             Ok(ReadPlan::Memory(bodies)) => bodies,
             Ok(ReadPlan::Segment(range)) => {
-                range.read(ReadMode::Blocking).ok().flatten().unwrap_or_default()
+                range.read(ReadMode::Blocking, &ReadBuffers::default()).ok().flatten().unwrap_or_default()
             }
             Ok(ReadPlan::Empty) | Err(_) => Vec::new(),
         };

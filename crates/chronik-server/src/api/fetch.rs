@@ -31,8 +31,8 @@ use chronik_protocol::{
     ApiKey, EncodeError, OutputBuffer, Reader, Records, RequestHeader, RequestPrefix,
     SHARED_SLICE_BYTES_MIN,
 };
-use chronik_record::Codec;
-use chronik_wal::{ReadMode, ReadPlan, SegmentRange, WalError};
+use chronik_record::{BatchHeader, Codec};
+use chronik_wal::{ReadBuffers, ReadMode, ReadPlan, SegmentRange, WalError};
 
 use super::fetch_session::{SessionFetch, TOPIC_ID_VERSION, Told, TopicKey};
 use super::produce::find_partition;
@@ -50,9 +50,6 @@ const ENDPOINT_VERSION: i16 = 16;
 const STORAGE_ERROR_VERSION: i16 = 6;
 /// First version that can carry a diverging epoch.
 const DIVERGING_VERSION: i16 = 12;
-/// Bytes of records after which a look lets other connections have their turn: about a quarter of
-/// a millisecond of copying and checksums.
-const LOOK_TURN_BYTES: usize = 512 << 10;
 /// Room for what an answer says of a partition besides its records, and a share of the rest.
 const PARTITION_BYTES: usize = 128;
 /// Isolation level read_committed.
@@ -106,6 +103,8 @@ struct Outcome {
     bodies: Vec<Bytes>,
     /// Bytes that were read for it, also those that did not fit.
     bytes_read: usize,
+    /// There are records behind `bodies`.
+    has_more: bool,
     diverging: Option<EpochEnd>,
 }
 
@@ -121,7 +120,8 @@ struct Look {
     next_target: usize,
     /// Bytes of the records in `outcomes`.
     bytes: usize,
-    has_error: bool,
+    /// Waiting is of no use: there was an error, or there is more than was given.
+    is_urgent: bool,
 }
 
 /// Bytes read from disk off the shard, by target.
@@ -233,12 +233,12 @@ pub(crate) fn look_again(
 }
 
 /// Reads `ranges` where waiting for the disk holds up nobody.
-async fn read_disk(ranges: Vec<(usize, SegmentRange)>) -> DiskReads {
+async fn read_disk(ranges: Vec<(usize, SegmentRange)>, buffers: ReadBuffers) -> DiskReads {
     let read = move || {
         ranges
             .into_iter()
             .map(|(target, range)| {
-                let bodies = range.read(ReadMode::Blocking);
+                let bodies = range.read(ReadMode::Blocking, &buffers);
                 (target, bodies.map(Option::unwrap_or_default))
             })
             .collect::<DiskReads>()
@@ -354,7 +354,7 @@ impl Fetch {
                 Verdict::Answer(encoded) => return Some(encoded),
                 Verdict::Unfinished => tokio::task::yield_now().await,
                 Verdict::ReadDisk(ranges) if look.disk_reads.is_none() => {
-                    let disk_reads = Some(read_disk(ranges).await);
+                    let disk_reads = Some(read_disk(ranges, shard.read_buffers.clone()).await);
                     look = Look { disk_reads, ..Look::default() };
                 }
                 // What was read is enough for an answer; only an empty read waits.
@@ -366,15 +366,16 @@ impl Fetch {
 
     /// Looks at the targets that are left, as many as fit into one turn.
     fn go_on(&mut self, shard: &Shard, look: &mut Look) -> Verdict {
+        let turn_bytes_max = shard.turns.bytes(shard.now());
         let mut turn_bytes = 0;
         for (number, target) in self.targets.iter().enumerate().skip(look.next_target) {
-            if turn_bytes >= LOOK_TURN_BYTES {
+            if turn_bytes >= turn_bytes_max {
                 look.next_target = number;
                 return Verdict::Unfinished;
             }
             let left = self.bytes_max.saturating_sub(look.bytes);
             let from_disk = look.disk_reads.as_mut().and_then(|reads| reads.remove(&number));
-            let outcome = match target.read(self, left, look.bytes == 0, from_disk) {
+            let outcome = match target.read(self, shard, left, look.bytes == 0, from_disk) {
                 Ok(Read::Done(outcome)) => outcome,
                 Ok(Read::NeedsDisk(range)) => {
                     look.to_read.push((number, range));
@@ -383,18 +384,18 @@ impl Fetch {
                     continue;
                 }
                 Err(code) => {
-                    look.has_error = true;
+                    look.is_urgent = true;
                     Outcome::failed(code)
                 }
             };
             turn_bytes += outcome.bytes_read;
             look.bytes += outcome.bodies.iter().map(Bytes::len).sum::<usize>();
-            look.has_error |= outcome.diverging.is_some();
+            look.is_urgent |= outcome.has_more || outcome.diverging.is_some();
             look.outcomes.push((number, outcome));
         }
-        let Look { outcomes, to_read, bytes, has_error, .. } = look;
+        let Look { outcomes, to_read, bytes, is_urgent, .. } = look;
         let (outcomes, to_read) = (std::mem::take(outcomes), std::mem::take(to_read));
-        let (bytes, has_error) = (*bytes, *has_error);
+        let (bytes, is_urgent) = (*bytes, *is_urgent);
         for (number, outcome) in &outcomes {
             self.targets[*number].seen = Offset(outcome.told.high_watermark.max(0));
         }
@@ -402,7 +403,7 @@ impl Fetch {
             return Verdict::ReadDisk(to_read);
         }
         let is_out_of_time = self.is_due || shard.now() >= self.deadline;
-        if bytes < self.bytes_min && !has_error && !is_out_of_time && !self.targets.is_empty() {
+        if bytes < self.bytes_min && !is_urgent && !is_out_of_time && !self.targets.is_empty() {
             return Verdict::Wait;
         }
         shard.node.metrics.count_fetched(shard.id, bytes);
@@ -544,7 +545,7 @@ enum Read {
 impl Outcome {
     fn failed(code: ErrorCode) -> Self {
         let told = Told { high_watermark: -1, log_start_offset: -1 };
-        Self { code, told, bodies: Vec::new(), bytes_read: 0, diverging: None }
+        Self { code, told, bodies: Vec::new(), bytes_read: 0, has_more: false, diverging: None }
     }
 }
 
@@ -554,6 +555,7 @@ impl Target {
     fn read(
         &self,
         fetch: &Fetch,
+        shard: &Shard,
         left: usize,
         is_first: bool,
         from_disk: Option<Result<Vec<Bytes>, WalError>>,
@@ -577,9 +579,11 @@ impl Target {
             })?,
             (ReadPlan::Empty, None) => Vec::new(),
             (ReadPlan::Memory(bodies), None) => bodies,
-            (ReadPlan::Segment(range), None) => {
+            (ReadPlan::Segment(mut range), None) => {
+                // A reader of old records asks again soon; others come first.
+                range.bytes_max = range.bytes_max.min(shard.turns.bytes(shard.now()));
                 let has_room = is_first || limit > 0;
-                match has_room.then(|| range.read(ReadMode::Cached)) {
+                match has_room.then(|| range.read(ReadMode::Cached, &shard.read_buffers)) {
                     None => Vec::new(),
                     Some(Ok(Some(bodies))) => bodies,
                     Some(Ok(None)) => return Ok(Read::NeedsDisk(range)),
@@ -593,8 +597,11 @@ impl Target {
         // A log gives one whole batch even above the limit; only the first partition may.
         let bytes_read: usize = bodies.iter().map(Bytes::len).sum();
         let bodies = if is_first || bytes_read <= limit { bodies } else { Vec::new() };
+        let last = bodies.last().and_then(|last| BatchHeader::parse(last).ok());
+        let has_more = last.is_some_and(|last| last.next_offset() < read.numbers.high_watermark);
         let diverging = read.diverging;
-        Ok(Read::Done(Outcome { code: ErrorCode::None, told, bodies, bytes_read, diverging }))
+        let code = ErrorCode::None;
+        Ok(Read::Done(Outcome { code, told, bodies, bytes_read, has_more, diverging }))
     }
 }
 

@@ -36,10 +36,6 @@ const READ_BYTES_MIN: usize = 16 << 10;
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
 /// Most bytes read in one turn before other connections get theirs.
 const TURN_BYTES_MAX: usize = 4 << 20;
-/// Most bytes written in one turn before other connections get theirs: the kernel copies them, and
-/// on one machine takes them in for the receiver too, before the call returns. Much smaller pieces
-/// slow down consumers of old records.
-const WRITE_TURN_BYTES: usize = 1 << 20;
 /// Slices per vectored write.
 const SLICES_PER_WRITE: usize = 64;
 /// Requests that may wait for their answers on one connection before it is read no further.
@@ -284,7 +280,7 @@ impl Connection {
         if self.is_pumping.replace(true) {
             return;
         }
-        self.write_turn_left.set(WRITE_TURN_BYTES);
+        self.write_turn_left.set(shard.turns.bytes(shard.now()));
         while self.wants_pump.replace(false) {
             self.pump_once(shard);
         }
@@ -527,7 +523,9 @@ impl Receiver {
                 Ok(0) => return false,
                 Ok(count) => {
                     turn_bytes += count;
-                    connection.last_activity.set(shard.now());
+                    let now = shard.now();
+                    connection.last_activity.set(now);
+                    shard.turns.note(connection.id, now);
                     let is_drained = self.buffer.len() < self.buffer.capacity();
                     if !self.handle_received(shard, connection) {
                         return false;

@@ -22,7 +22,7 @@ use chronik_wal::io::{Disk, DiskError, MemoryDisk};
 use chronik_wal::layout::Layout;
 use chronik_wal::{
     CheckpointConfig, Durability, FlushSink, Flushed, LogAccess, LogConfig, NewFrame, PartitionLog,
-    ReadMode, ReadPlan, StateSnapshot, WalConfig, WalError, WalManager,
+    ReadBuffers, ReadMode, ReadPlan, StateSnapshot, WalConfig, WalError, WalManager,
 };
 
 /// Collects completions until the test applies them.
@@ -182,7 +182,9 @@ impl Node {
             let bodies = match plan {
                 ReadPlan::Empty => break,
                 ReadPlan::Memory(bodies) => bodies,
-                ReadPlan::Segment(range) => range.read(ReadMode::Blocking)?.unwrap(),
+                ReadPlan::Segment(range) => {
+                    range.read(ReadMode::Blocking, &ReadBuffers::default())?.unwrap()
+                }
             };
             assert!(!bodies.is_empty(), "a read below the end makes progress at {offset:?}");
             for body in bodies {

@@ -16,8 +16,8 @@ use chronik_wal::frame::FrameKind;
 use chronik_wal::io::{Disk, MemoryDisk};
 use chronik_wal::layout::Layout;
 use chronik_wal::{
-    CheckpointConfig, Durability, FlushSink, LogConfig, LogId, NewFrame, PartitionLog, ReadMode,
-    ReadPlan, StateSnapshot, WalConfig, WalError, WalManager,
+    CheckpointConfig, Durability, FlushSink, LogConfig, LogId, NewFrame, PartitionLog, ReadBuffers,
+    ReadMode, ReadPlan, StateSnapshot, WalConfig, WalError, WalManager,
 };
 
 use super::model::{Entry, FoundLog, LogModel, Loss, epoch_rows};
@@ -263,9 +263,9 @@ pub fn read_all(log: &PartitionLog) -> Result<Vec<Bytes>, WalError> {
         let bodies = match log.read(offset, log.log_end_offset(), 4_096)? {
             ReadPlan::Empty => break,
             ReadPlan::Memory(bodies) => bodies,
-            ReadPlan::Segment(range) => {
-                range.read(ReadMode::Blocking)?.expect("a blocking read reads")
-            }
+            ReadPlan::Segment(range) => range
+                .read(ReadMode::Blocking, &ReadBuffers::default())?
+                .expect("a blocking read reads"),
         };
         assert!(!bodies.is_empty(), "a read below the end makes progress at {offset:?}");
         for body in bodies {
