@@ -12,10 +12,13 @@ const KEPT_SIZES: [usize; 2] = [256 << 10, 1 << 20];
 /// Idle buffers kept of every size, at most.
 const IDLE_BUFFERS_MAX: usize = 4;
 
+/// Idle buffers by size.
+type Idle = [Vec<Box<[u8]>>; KEPT_SIZES.len()];
+
 /// A store of buffers. Clones share it; a buffer finds its way back from whatever thread drops it.
 #[derive(Clone, Debug, Default)]
 pub struct ReadBuffers {
-    idle: Arc<Mutex<[Vec<Box<[u8]>>; KEPT_SIZES.len()]>>,
+    idle: Arc<Mutex<Idle>>,
 }
 
 impl ReadBuffers {
@@ -38,7 +41,7 @@ impl ReadBuffers {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Vec<Box<[u8]>>; KEPT_SIZES.len()]> {
+    fn lock(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().expect("no holder of idle buffers panics")
     }
 }

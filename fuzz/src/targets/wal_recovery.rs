@@ -370,9 +370,11 @@ fn read(log: &PartitionLog) -> Given {
     for frame in frames.iter().filter(|frame| frame.next_offset() > start) {
         let bodies = match log.read(frame.base_offset.max(start), log.log_end_offset(), 1) {
             Ok(ReadPlan::Memory(bodies)) => bodies,
-            Ok(ReadPlan::Segment(range)) => {
-                range.read(ReadMode::Blocking, &ReadBuffers::default()).ok().flatten().unwrap_or_default()
-            }
+            Ok(ReadPlan::Segment(range)) => range
+                .read(ReadMode::Blocking, &ReadBuffers::default())
+                .ok()
+                .flatten()
+                .unwrap_or_default(),
             Ok(ReadPlan::Empty) | Err(_) => Vec::new(),
         };
         batches += bodies.len();

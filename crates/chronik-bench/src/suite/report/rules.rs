@@ -1,10 +1,12 @@
-//! Rules that figures of a suite have to keep, with what was found.
+//! Targets and rules that figures of a suite have to keep, with what was found.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::figures::{Spread, find, ratio_between, ratio_within, spread};
+use super::figures::{
+    Spread, decimal, find, percent_of_floor, ratio_between, ratio_within, spread,
+};
 
 /// Least rate of 1,000 connections over 1,000 partitions, relative to 64 over one.
 const MANY_CONNECTIONS_MIN: f64 = 0.7;
@@ -14,6 +16,52 @@ const MANY_PARTITIONS_MAX: f64 = 1.3;
 
 /// Most p99 of producers beside a neighbour, relative to producers alone.
 const NEIGHBOUR_MAX: f64 = 2.0;
+
+/// A figure of one variant of a row that has to lie somewhere on two quiet cores.
+struct Target {
+    durability: &'static str,
+    row: &'static str,
+    variant: &'static str,
+    figure: &'static str,
+    bound: Bound,
+}
+
+/// Stands for the rate over that of the broker that stores nothing, in percent.
+const PERCENT_OF_FLOOR: &str = "percent of the floor";
+
+const fn target(
+    durability: &'static str,
+    row: &'static str,
+    variant: &'static str,
+    figure: &'static str,
+    bound: Bound,
+) -> Target {
+    Target { durability, row, variant, figure, bound }
+}
+
+const TARGETS: &[Target] = &[
+    target("fsync", "single-64", "acks 1", "requests_per_second", Bound::AtLeast(60_000.0)),
+    target("fsync", "single-64", "acks 1", PERCENT_OF_FLOOR, Bound::AtLeast(55.0)),
+    target("fsync", "single-64", "acks 1", "server_cpu_micros_per_request", Bound::AtMost(11.0)),
+    target("fsync", "single-64", "acks 0", "requests_per_second", Bound::AtLeast(100_000.0)),
+    target("fsync", "plan-64", "acks 1", "messages_per_second", Bound::AtLeast(150_000.0)),
+    target("fsync", "plan-128", "acks 1", "messages_per_second", Bound::AtLeast(200_000.0)),
+    target("fsync", "batch-100B", "acks 1", "messages_per_second", Bound::AtLeast(2e6)),
+    target("fsync", "batch-1KB", "acks 1", "megabytes_per_second", Bound::AtLeast(300.0)),
+    target("fsync", "catchup-warm", "alone", "megabytes_per_second", Bound::AtLeast(1_000.0)),
+    target("fsync", "restart", "kill -9", "first_ack_ms", Bound::AtMost(3_000.0)),
+    target("fsync", "idle", "idle", "server_cpu_percent", Bound::AtMost(0.5)),
+    target("fsync", "idle", "idle", "resident_mebibytes", Bound::AtMost(57.0)),
+    target("os", "single-64", "acks 1", "requests_per_second", Bound::AtLeast(70_000.0)),
+    target("os", "single-64", "acks 1", "server_cpu_micros_per_request", Bound::AtMost(11.0)),
+    target("os", "single-64", "acks 0", "requests_per_second", Bound::AtLeast(100_000.0)),
+    target("os", "batch-1KB", "acks 1", "megabytes_per_second", Bound::AtLeast(450.0)),
+    target("os", "parts-1000", "1,000 connections", "p99_ms", Bound::AtMost(60.0)),
+    target("os", "catchup-warm", "alone", "megabytes_per_second", Bound::AtLeast(1_000.0)),
+    target("os", "restart", "kill -9", "first_ack_ms", Bound::AtMost(3_000.0)),
+    target("os", "idle", "idle", "server_cpu_percent", Bound::AtMost(0.5)),
+    target("os", "idle", "idle", "resident_mebibytes", Bound::AtMost(57.0)),
+];
 
 /// Where a figure has to lie.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -27,6 +75,22 @@ struct Rule {
     what: String,
     found: Spread,
     bound: Bound,
+}
+
+impl Target {
+    /// The rule, if the cells of one class have the figure.
+    fn rule(&self, cells: &[&Value]) -> Option<Rule> {
+        let cell = find(cells, self.row, self.variant)?;
+        if cell["durability"] != self.durability {
+            return None;
+        }
+        let found = match self.figure {
+            PERCENT_OF_FLOOR => percent_of_floor(cell, "floor")?,
+            figure => spread(cell, figure)?,
+        };
+        let what = format!("`{}`, {}: {}", self.row, self.variant, self.figure.replace('_', " "));
+        Some(Rule { what, found, bound: self.bound })
+    }
 }
 
 impl Rule {
@@ -49,20 +113,26 @@ pub(super) fn table(cells: &[&Value]) -> String {
     for rule in rules {
         let Spread { min, median, max } = rule.found;
         let bound = match rule.bound {
-            Bound::AtLeast(bound) => format!(">= {bound}"),
-            Bound::AtMost(bound) => format!("<= {bound}"),
+            Bound::AtLeast(bound) => format!(">= {}", trimmed(bound)),
+            Bound::AtMost(bound) => format!("<= {}", trimmed(bound)),
         };
         let verdict = if rule.holds() { "yes" } else { "**no**" };
+        let decimals = if max >= 1_000.0 { 0 } else { 2 };
+        let [min, median, max] = [min, median, max].map(|it| decimal(it, decimals));
         let what = &rule.what;
-        let _ =
-            writeln!(text, "| {what} | {median:.2} | {min:.2} - {max:.2} | {bound} | {verdict} |");
+        let _ = writeln!(text, "| {what} | {median} | {min} - {max} | {bound} | {verdict} |");
     }
     text.push('\n');
     text
 }
 
+/// A bound without decimals that say nothing.
+fn trimmed(bound: f64) -> String {
+    if bound >= 1_000.0 { decimal(bound, 0) } else { bound.to_string() }
+}
+
 fn rules(cells: &[&Value]) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    let mut rules: Vec<Rule> = TARGETS.iter().filter_map(|target| target.rule(cells)).collect();
     let mut push = |what: String, found: Option<Spread>, bound: Bound| {
         rules.extend(found.map(|found| Rule { what, found, bound }));
     };
@@ -117,6 +187,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn targets_are_those_of_a_class_and_of_figures_that_were_measured() {
+        let block = json!({ "figures": { "requests_per_second": 65_000.0,
+                                         "messages_per_second": 65_000.0 }, "floor": 130_000.0 });
+        let cell = |durability: &str| {
+            json!({ "row": "single-64", "variant": "acks 1", "durability": durability,
+                    "blocks": [block] })
+        };
+        let fsync = table(&[&cell("fsync")]);
+        let rate = "requests per second | 65,000 | 65,000 - 65,000 | >= 60,000 | yes |";
+        assert!(fsync.contains(rate), "{fsync}");
+        assert!(fsync.contains("percent of the floor | 50.00 | 50.00 - 50.00 | >= 55 | **no** |"));
+        let os = table(&[&cell("os")]);
+        assert!(os.contains(">= 70,000 | **no** |") && !os.contains("floor"), "{os}");
+        assert!(!os.contains("cpu micros"), "not measured: {os}");
+    }
 
     #[test]
     fn a_broken_rule_is_said_so_and_a_missing_figure_is_no_rule() {
