@@ -8,6 +8,7 @@ mod epoch;
 mod error_code;
 mod ids;
 mod offset;
+pub mod parallel;
 mod rng;
 
 pub use clock::{Clock, MonotonicMs, SystemClock, WallMs};

@@ -496,6 +496,7 @@ fn wal_config(config: &Config) -> WalConfig {
             checkpoint_interval: Duration::from_millis(wal.checkpoint_interval_ms),
         },
         sync_delay: Duration::from_micros(wal.debug_sync_delay_us),
+        recovery_threads: std::thread::available_parallelism().map_or(1, usize::from),
     }
 }
 

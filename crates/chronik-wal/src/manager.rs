@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use chronik_common::{Clock, PartitionIndex, Rng, TopicId, TopicPartition, Uuid};
+use chronik_common::{Clock, PartitionIndex, Rng, TopicId, TopicPartition, Uuid, parallel};
 use tracing::{debug, error, info, warn};
 
 use crate::checkpoint::{
@@ -62,6 +62,8 @@ pub struct WalConfig {
     pub checkpoint: CheckpointConfig,
     /// Artificial delay of every journal sync.
     pub sync_delay: Duration,
+    /// Threads that scan logs at start, at least 1; with 1 the order of disk calls is fixed.
+    pub recovery_threads: usize,
 }
 
 impl Default for WalConfig {
@@ -78,6 +80,7 @@ impl Default for WalConfig {
                 checkpoint_interval: Duration::from_secs(10),
             },
             sync_delay: Duration::ZERO,
+            recovery_threads: 1,
         }
     }
 }
@@ -158,31 +161,34 @@ impl WalManager {
         }
         let mut next_log_id = hardstate.next_log_id.max(1);
         let mut names = BTreeMap::new();
-        let mut data_logs = BTreeMap::new();
+        let mut identities = Vec::new();
         for (partition, meta) in found {
             let topic_id = topic_id_of(&meta, &layout, &partition)?;
             let id = LogId(meta.log_id);
             // Nobody could tell whose records the journal holds.
-            if id == LogId::META || data_logs.contains_key(&id) {
+            if id == LogId::META || names.contains_key(&id) {
                 let directory = layout.partition(&partition);
                 return Err(WalError::ForeignDirectory(directory.display().to_string()));
             }
             next_log_id = next_log_id.max(meta.log_id.saturating_add(1));
             let identity = LogIdentity { id, topic_id, partition: meta.partition };
             let segment_bytes = log_config(Some(&partition)).segment_bytes;
-            let directory = layout.partition(&partition);
-            let disk = Arc::clone(&disk);
-            let stored = rows.get(&id);
-            let log = LogRecovery::scan(
-                disk,
-                nonces.clone(),
-                directory,
-                identity,
-                segment_bytes,
-                stored,
-            )?;
-            data_logs.insert(id, log);
+            identities.push((identity, layout.partition(&partition), segment_bytes));
             names.insert(id, partition);
+        }
+        let scans = parallel::map(
+            &identities,
+            config.recovery_threads,
+            |(identity, directory, segment_bytes)| {
+                let (disk, nonces) = (Arc::clone(&disk), nonces.clone());
+                let stored = rows.get(&identity.id);
+                let directory = directory.clone();
+                LogRecovery::scan(disk, nonces, directory, *identity, *segment_bytes, stored)
+            },
+        );
+        let mut data_logs = BTreeMap::new();
+        for ((identity, ..), scan) in identities.iter().zip(scans) {
+            data_logs.insert(identity.id, scan?);
         }
         let meta_identity = LogIdentity { id: LogId::META, topic_id: META_TOPIC_ID, partition: -1 };
         let meta_log = LogRecovery::scan(

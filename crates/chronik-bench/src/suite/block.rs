@@ -59,6 +59,10 @@ pub(crate) const FLOOR_WARMUP_MAX: Duration = Duration::from_millis(250);
 /// Idleness that is measured at least: the time between two checkpoints, unless it is a trial.
 pub(crate) const IDLE_MIN: Duration = Duration::from_secs(10);
 
+/// Time between the last thing that is asked of an idle server and the measurement: what creating
+/// a thousand partitions and connections leaves behind is not idleness.
+pub(crate) const IDLE_SETTLE: Duration = Duration::from_secs(3);
+
 /// What a block is run with.
 #[derive(Clone, Debug)]
 pub(crate) struct Lab {
@@ -358,13 +362,13 @@ impl Bench<'_> {
         let connections = (0..plan.flags.concurrency)
             .map(|_| Connection::open(&plan.endpoints, plan.request_timeout()))
             .collect::<Result<Vec<_>, _>>()?;
-        // What opening them left behind is not idleness.
-        thread::sleep(self.lab.timing.warmup);
+        let timing = self.lab.timing;
+        thread::sleep(if timing.is_small { timing.warmup } else { IDLE_SETTLE });
         let probe = self.server.probe()?;
         let before = probe.look().unwrap_or_default();
         let started = Instant::now();
-        let shortest = if self.lab.timing.is_small { Duration::ZERO } else { IDLE_MIN };
-        thread::sleep(self.lab.timing.block.max(shortest));
+        let shortest = if timing.is_small { Duration::ZERO } else { IDLE_MIN };
+        thread::sleep(timing.block.max(shortest));
         let cost = probe.look().unwrap_or_default().since(&before);
         let seconds = started.elapsed().as_secs_f64();
         drop(connections);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::block::{FLOOR_WARMUP_MAX, IDLE_MIN};
+use super::block::{FLOOR_WARMUP_MAX, IDLE_MIN, IDLE_SETTLE};
 use super::floor_time;
 use super::neighbours::Sizes;
 use super::rows::{Kind, Row, Variant};
@@ -71,9 +71,8 @@ pub(crate) fn block_seconds(row: &Row, variant: &Variant, timing: Timing) -> f64
             wanted * BACKLOG_PER_MILLION + live + block.min(wanted)
         }
         Kind::KillInTheMiddle => wanted * AUDIT_PER_MILLION,
-        Kind::Idle => {
-            warmup + if timing.is_small { block } else { block.max(IDLE_MIN.as_secs_f64()) }
-        }
+        Kind::Idle if timing.is_small => warmup + block,
+        Kind::Idle => IDLE_SETTLE.as_secs_f64() + block.max(IDLE_MIN.as_secs_f64()),
         Kind::Restart => wanted * RESTART_PER_MILLION + START,
         Kind::Noisy { .. } => 3.0 * load,
         Kind::Beside(neighbour) => {

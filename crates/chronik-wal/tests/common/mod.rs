@@ -87,6 +87,7 @@ pub fn small_config() -> WalConfig {
             checkpoint_interval: Duration::from_secs(10),
         },
         sync_delay: Duration::ZERO,
+        recovery_threads: 1,
     }
 }
 

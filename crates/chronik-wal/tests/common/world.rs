@@ -41,6 +41,7 @@ pub fn config() -> WalConfig {
             checkpoint_interval: Duration::from_secs(10),
         },
         sync_delay: Duration::ZERO,
+        recovery_threads: 1,
     }
 }
 
