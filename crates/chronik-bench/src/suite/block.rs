@@ -85,7 +85,8 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
     let started = Instant::now();
     let server = SuiteServer::start(lab.server_command(variant.kind)?)?;
     let before = (Noise::now(), server.cpu());
-    let mut bench = Bench { lab, server, words: variant.words(lab.timing.is_small) };
+    let words = variant.words(lab.timing.is_small);
+    let mut bench = Bench { lab, server, elsewhere: None, words };
     let figures = match variant.kind {
         Kind::Load | Kind::SlowDisk { .. } => bench.load(),
         Kind::HalfOfMaximum => bench.half_of_maximum(),
@@ -98,10 +99,12 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
         Kind::Beside(neighbour) => bench.beside(neighbour),
     }?;
     assert!(figures.contains_key(row.primary), "{} says {}", row.name, row.primary);
-    let used = bench.server.cpu().saturating_sub(before.1).as_secs_f64();
+    let elsewhere = bench.elsewhere.as_ref().map_or(Duration::ZERO, SuiteServer::cpu);
+    let used = (bench.server.cpu() + elsewhere).saturating_sub(before.1).as_secs_f64();
     let noise = before.0.zip(Noise::now()).map(|(then, now)| now.since(&then, used));
-    bench.server.kill();
+    drop(bench);
     wipe(&lab.data);
+    wipe(&lab.data_elsewhere());
     let figures: BTreeMap<_, _> =
         figures.into_iter().map(|(name, value)| (name, rounded(value))).collect();
     let seconds = rounded(started.elapsed().as_secs_f64());
@@ -139,6 +142,11 @@ impl Lab {
             Kind::Beside(neighbour) => Sizes::of(neighbour, self.timing.is_small).obstacle(),
             _ => None,
         }
+    }
+
+    /// Data of another server beside the one that is measured.
+    fn data_elsewhere(&self) -> PathBuf {
+        self.data.with_extension("elsewhere")
     }
 
     fn server_command(&self, kind: Kind) -> Result<ServerCommand, Failure> {
@@ -199,6 +207,8 @@ impl Lab {
 struct Bench<'a> {
     lab: &'a Lab,
     server: SuiteServer,
+    /// Another server, for the neighbours.
+    elsewhere: Option<SuiteServer>,
     words: Vec<String>,
 }
 
@@ -408,7 +418,12 @@ impl Bench<'_> {
     }
 
     /// The load alone, beside a neighbour, and alone again, on the same server.
-    fn beside(&self, neighbour: Neighbour) -> Result<Figures, Failure> {
+    fn beside(&mut self, neighbour: Neighbour) -> Result<Figures, Failure> {
+        if neighbour == Neighbour::BacklogElsewhere {
+            let command = self.lab.server_command(Kind::Beside(neighbour))?;
+            let data = self.lab.data_elsewhere();
+            self.elsewhere = Some(SuiteServer::start(ServerCommand { data, ..command })?);
+        }
         let probe = self.server.probe()?;
         let base = probe.look().unwrap_or_default().resident_bytes;
         let sizes = Sizes::of(neighbour, self.lab.timing.is_small);
@@ -453,7 +468,8 @@ impl Bench<'_> {
     fn backlog_plan(&self, sizes: &Sizes) -> Result<Plan, Failure> {
         let words = format!("{BACKLOG} -s 1000 -n {}", sizes.backlog_messages.max(1));
         let words: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
-        let mut plan = self.plan_of(&words)?;
+        let server = self.elsewhere.as_ref().unwrap_or(&self.server);
+        let mut plan = self.lab.plan(&words, &server.endpoint(), self.lab.timing.block)?;
         plan.flags.topic = format!("{TOPIC}-backlog");
         Ok(plan)
     }

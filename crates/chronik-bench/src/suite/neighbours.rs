@@ -90,7 +90,7 @@ impl Sizes {
             Neighbour::SlowConsumers => {
                 Self { slow_consumers, backlog_messages: asked, ..Self::default() }
             }
-            Neighbour::Backlog => {
+            Neighbour::Backlog | Neighbour::BacklogElsewhere => {
                 Self { backlog_messages: backlog, is_backlog_read: true, ..Self::default() }
             }
             Neighbour::IdleConnections => Self { idle_connections, ..Self::default() },

@@ -200,8 +200,9 @@ fn meanings(page: &mut String, cells: &[&Value]) {
             page,
             "In `neighbours` a slow consumer asks for 50 MB four times and reads 512 bytes per \
              second; the reader of the backlog starts again whenever it is at its end, at a lower \
-             priority, as its own CPU would be another machine's; idle connections have asked for \
-             versions. The server runs with {}. The memory it is allowed is what it has without \
+             priority, as its own CPU would be another machine's; elsewhere, it reads from a second \
+             server, so that what it then costs the producers is the machine's doing; idle \
+             connections have asked for versions. The server runs with {}. The memory it is allowed is what it has without \
              load, plus the bytes of the tail and of queued requests, plus one answer and one \
              write buffer per reader, plus 40 KiB per connection.\n",
             settings.join(", ")

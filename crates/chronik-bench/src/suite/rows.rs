@@ -41,6 +41,9 @@ pub(crate) enum Neighbour {
     SlowConsumers,
     /// A reader of a backlog at full speed.
     Backlog,
+    /// The same at another server of the machine: what the reader costs the producers there, it
+    /// costs them without their server.
+    BacklogElsewhere,
     /// Connections that do nothing.
     IdleConnections,
     /// All of them.
@@ -325,6 +328,11 @@ pub(crate) const ROWS: &[Row] = &[
         &[
             variant("8 slow consumers", Kind::Beside(Neighbour::SlowConsumers), PRODUCERS),
             variant("reader of 1 GB", Kind::Beside(Neighbour::Backlog), PRODUCERS),
+            variant(
+                "reader of 1 GB elsewhere",
+                Kind::Beside(Neighbour::BacklogElsewhere),
+                PRODUCERS,
+            ),
             variant("5,000 idle connections", Kind::Beside(Neighbour::IdleConnections), PRODUCERS),
             variant("all of them", Kind::Beside(Neighbour::Together), PRODUCERS),
         ],

@@ -63,6 +63,9 @@ const TARGETS: &[Target] = &[
     target("os", "idle", "idle", "resident_mebibytes", Bound::AtMost(57.0)),
 ];
 
+/// The neighbour whose server is another one: what it costs is the machine's.
+const ELSEWHERE: &str = "reader of 1 GB elsewhere";
+
 /// Where a figure has to lie.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Bound {
@@ -152,7 +155,18 @@ fn rules(cells: &[&Value]) -> Vec<Rule> {
         between("64 connections", "server_cpu_micros_per_request"),
         Bound::AtMost(MANY_PARTITIONS_MAX),
     );
-    for cell in cells.iter().filter(|cell| cell["row"] == "neighbours") {
+    let beside = || {
+        let elsewhere = find(cells, "neighbours", ELSEWHERE)?;
+        ratio_between(find(cells, "neighbours", "reader of 1 GB")?, elsewhere, "p99_ms")
+    };
+    push(
+        "`neighbours`, reader of 1 GB: p99 of the producers over that beside a reader elsewhere"
+            .to_owned(),
+        beside(),
+        Bound::AtMost(NEIGHBOUR_MAX),
+    );
+    let neighbours = |cell: &&&Value| cell["row"] == "neighbours" && cell["variant"] != ELSEWHERE;
+    for cell in cells.iter().filter(neighbours) {
         let variant = cell["variant"].as_str().unwrap_or_default();
         push(
             format!("`neighbours`, {variant}: p99 of the producers over their p99 alone"),
