@@ -67,7 +67,7 @@ pub(crate) fn write_page(suites: &[PathBuf], page: &Path) -> Result<(), Failure>
     let mut documents = Vec::new();
     for suite in suites {
         let document = output::read_json(suite)?;
-        if document["suite"].as_u64() != Some(SCHEMA) {
+        if document["suite"].as_u64() != Some(SCHEMA) && !report::is_findings(&document) {
             let reason = "it is no suite of a form that this tool knows".to_owned();
             return Err(Failure::NotAResult { path: suite.clone(), reason });
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::figures::cell_text;
 
 /// True for a document of findings; any other is the result of a suite.
-pub(super) fn is_findings(document: &Value) -> bool {
+pub(crate) fn is_findings(document: &Value) -> bool {
     document["findings"].is_array()
 }
 
