@@ -62,18 +62,22 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<(), Failure> {
     result
 }
 
-/// Writes the page of the results of suites.
+/// Writes the page of the results of suites, and of findings beside them.
 pub(crate) fn write_page(suites: &[PathBuf], page: &Path) -> Result<(), Failure> {
-    let mut documents = Vec::new();
+    let (mut results, mut findings) = (Vec::new(), Vec::new());
     for suite in suites {
         let document = output::read_json(suite)?;
-        if document["suite"].as_u64() != Some(SCHEMA) && !report::is_findings(&document) {
+        if report::is_findings(&document) {
+            findings.push(document);
+            continue;
+        }
+        if document["suite"].as_u64() != Some(SCHEMA) {
             let reason = "it is no suite of a form that this tool knows".to_owned();
             return Err(Failure::NotAResult { path: suite.clone(), reason });
         }
-        documents.push(document);
+        results.push(document);
     }
-    let text = report::page(&documents);
+    let text = report::page(&results, &findings);
     if page == Path::new("-") {
         return output::print(&text);
     }
