@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
-/// Sizes of the buffers that are kept, in bytes, ascending.
-const KEPT_SIZES: [usize; 2] = [256 << 10, 1 << 20];
+/// Sizes of the buffers that are kept, in bytes, ascending: for a quarter of a megabyte of bodies
+/// with frame headers, and for the most that is read at once.
+const KEPT_SIZES: [usize; 2] = [260 << 10, 1 << 20];
 
 /// Idle buffers kept of every size, at most.
 const IDLE_BUFFERS_MAX: usize = 4;

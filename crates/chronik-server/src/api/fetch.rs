@@ -103,8 +103,6 @@ struct Outcome {
     bodies: Vec<Bytes>,
     /// Bytes that were read for it, also those that did not fit.
     bytes_read: usize,
-    /// There are records behind `bodies`.
-    has_more: bool,
     diverging: Option<EpochEnd>,
 }
 
@@ -120,8 +118,7 @@ struct Look {
     next_target: usize,
     /// Bytes of the records in `outcomes`.
     bytes: usize,
-    /// Waiting is of no use: there was an error, or there is more than was given.
-    is_urgent: bool,
+    has_error: bool,
 }
 
 /// Bytes read from disk off the shard, by target.
@@ -366,7 +363,7 @@ impl Fetch {
 
     /// Looks at the targets that are left, as many as fit into one turn.
     fn go_on(&mut self, shard: &Shard, look: &mut Look) -> Verdict {
-        let turn_bytes_max = shard.turns.bytes(shard.now());
+        let turn_bytes_max = shard.turns.bytes();
         let mut turn_bytes = 0;
         for (number, target) in self.targets.iter().enumerate().skip(look.next_target) {
             if turn_bytes >= turn_bytes_max {
@@ -384,18 +381,18 @@ impl Fetch {
                     continue;
                 }
                 Err(code) => {
-                    look.is_urgent = true;
+                    look.has_error = true;
                     Outcome::failed(code)
                 }
             };
             turn_bytes += outcome.bytes_read;
             look.bytes += outcome.bodies.iter().map(Bytes::len).sum::<usize>();
-            look.is_urgent |= outcome.has_more || outcome.diverging.is_some();
+            look.has_error |= outcome.diverging.is_some();
             look.outcomes.push((number, outcome));
         }
-        let Look { outcomes, to_read, bytes, is_urgent, .. } = look;
+        let Look { outcomes, to_read, bytes, has_error, .. } = look;
         let (outcomes, to_read) = (std::mem::take(outcomes), std::mem::take(to_read));
-        let (bytes, is_urgent) = (*bytes, *is_urgent);
+        let (bytes, has_error) = (*bytes, *has_error);
         for (number, outcome) in &outcomes {
             self.targets[*number].seen = Offset(outcome.told.high_watermark.max(0));
         }
@@ -403,7 +400,8 @@ impl Fetch {
             return Verdict::ReadDisk(to_read);
         }
         let is_out_of_time = self.is_due || shard.now() >= self.deadline;
-        if bytes < self.bytes_min && !is_urgent && !is_out_of_time && !self.targets.is_empty() {
+        let may_wait = !has_error && !is_out_of_time && !self.targets.is_empty();
+        if bytes < self.bytes_min && may_wait && !outcomes.iter().any(|(_, it)| it.has_more()) {
             return Verdict::Wait;
         }
         shard.node.metrics.count_fetched(shard.id, bytes);
@@ -545,7 +543,13 @@ enum Read {
 impl Outcome {
     fn failed(code: ErrorCode) -> Self {
         let told = Told { high_watermark: -1, log_start_offset: -1 };
-        Self { code, told, bodies: Vec::new(), bytes_read: 0, has_more: false, diverging: None }
+        Self { code, told, bodies: Vec::new(), bytes_read: 0, diverging: None }
+    }
+
+    /// There are records behind those that are given: an answer need not wait for any.
+    fn has_more(&self) -> bool {
+        let last = self.bodies.last().and_then(|last| BatchHeader::parse(last).ok());
+        last.is_some_and(|last| last.next_offset().0 < self.told.high_watermark)
     }
 }
 
@@ -581,7 +585,7 @@ impl Target {
             (ReadPlan::Memory(bodies), None) => bodies,
             (ReadPlan::Segment(mut range), None) => {
                 // A reader of old records asks again soon; others come first.
-                range.bytes_max = range.bytes_max.min(shard.turns.bytes(shard.now()));
+                range.bytes_max = range.bytes_max.min(shard.turns.bytes());
                 let has_room = is_first || limit > 0;
                 match has_room.then(|| range.read(ReadMode::Cached, &shard.read_buffers)) {
                     None => Vec::new(),
@@ -597,11 +601,8 @@ impl Target {
         // A log gives one whole batch even above the limit; only the first partition may.
         let bytes_read: usize = bodies.iter().map(Bytes::len).sum();
         let bodies = if is_first || bytes_read <= limit { bodies } else { Vec::new() };
-        let last = bodies.last().and_then(|last| BatchHeader::parse(last).ok());
-        let has_more = last.is_some_and(|last| last.next_offset() < read.numbers.high_watermark);
         let diverging = read.diverging;
-        let code = ErrorCode::None;
-        Ok(Read::Done(Outcome { code, told, bodies, bytes_read, has_more, diverging }))
+        Ok(Read::Done(Outcome { code: ErrorCode::None, told, bodies, bytes_read, diverging }))
     }
 }
 

@@ -280,7 +280,7 @@ impl Connection {
         if self.is_pumping.replace(true) {
             return;
         }
-        self.write_turn_left.set(shard.turns.bytes(shard.now()));
+        self.write_turn_left.set(shard.turns.bytes());
         while self.wants_pump.replace(false) {
             self.pump_once(shard);
         }
