@@ -10,7 +10,6 @@
 //! publishes nothing more.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -19,25 +18,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_common::{Clock, Lsn};
-use chronik_record::crc;
 
 use crate::error::WalError;
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader};
-use crate::io::{Disk, DiskError, DiskFile, DiskResult, OpenMode};
+use crate::group_buffer::GroupBuffer;
+use crate::io::{Disk, DiskError, DiskResult};
 use crate::journal::{
-    FLAG_STARTS_SEGMENT, GROUP_ALIGNMENT, GROUP_HEADER_SIZE, GroupHeader, LogId, RECORD_ALIGNMENT,
-    RECORD_HEADER_SIZE, RecordHeader, RecordKind, RingPosition, RingWalk, group_size,
-    pack_segment_position,
+    FLAG_STARTS_SEGMENT, GROUP_ALIGNMENT, GroupHeader, LogId, RECORD_HEADER_SIZE, RecordHeader,
+    RecordKind, RingPosition, RingWalk, group_size, pack_segment_position,
 };
+use crate::ring_file::RingFile;
 use crate::segment::Segment;
 use crate::tail::TailBudget;
-
-/// Bodies of at least this many bytes are written from where they lie; smaller ones are copied
-/// into the group's buffer, which is cheaper than one more slice per write.
-const GATHER_BYTES_MIN: usize = 2_048;
-
-/// Ring files are zero-filled in steps of this many bytes, ahead of the writes.
-const ZERO_FILL_STEP_BYTES: u64 = 4 << 20;
 
 /// Completions looked at to merge a frame into its log's completion.
 const LOOK_BACK: usize = 8;
@@ -332,96 +324,6 @@ pub struct Lane {
     published: Vec<Flushed>,
 }
 
-struct RingFile {
-    file: Arc<dyn DiskFile>,
-    /// Bytes below this were written at least once, so that a sync need not change the file
-    /// system's own books.
-    zeroed: u64,
-}
-
-/// One group being assembled; buffers are reused.
-#[derive(Default)]
-struct GroupBuffer {
-    small: Vec<u8>,
-    pieces: Vec<Piece>,
-    payload_len: usize,
-    payload_crc: u32,
-    record_count: u32,
-    crc_from: usize,
-}
-
-enum Piece {
-    Small { end: usize },
-    Body(Bytes),
-}
-
-impl GroupBuffer {
-    fn reset(&mut self) {
-        self.small.clear();
-        self.small.resize(GROUP_HEADER_SIZE, 0);
-        self.pieces.clear();
-        self.payload_len = 0;
-        self.payload_crc = 0;
-        self.record_count = 0;
-        self.crc_from = GROUP_HEADER_SIZE;
-    }
-
-    fn push(&mut self, header: &RecordHeader, frame: Option<&FrameHeader>, body: &[u8]) {
-        self.small.extend_from_slice(&header.encode());
-        if let Some(frame) = frame {
-            self.small.extend_from_slice(&frame.encode(0));
-        }
-        self.small.extend_from_slice(body);
-        self.finish_record(header, frame.map_or(0, |_| FRAME_HEADER_SIZE) + body.len());
-    }
-
-    fn push_large_frame(&mut self, header: &RecordHeader, frame: &FrameHeader, body: &Bytes) {
-        self.small.extend_from_slice(&header.encode());
-        self.small.extend_from_slice(&frame.encode(0));
-        self.pieces.push(Piece::Small { end: self.small.len() });
-        let small_crc = crc32c::crc32c_append(self.payload_crc, &self.small[self.crc_from..]);
-        // The body's own checksum is known; combining saves a second pass over the bytes.
-        self.payload_crc = crc::combine(small_crc, frame.body_crc, body.len() as u64);
-        self.crc_from = self.small.len();
-        self.pieces.push(Piece::Body(body.clone()));
-        self.finish_record(header, FRAME_HEADER_SIZE + body.len());
-    }
-
-    fn finish_record(&mut self, header: &RecordHeader, body_len: usize) {
-        assert_eq!(
-            header.body_len as usize, body_len,
-            "a record is as long as it says: {header:?}"
-        );
-        let end = self.payload_len + RECORD_HEADER_SIZE + header.body_len as usize;
-        self.payload_len = end.next_multiple_of(RECORD_ALIGNMENT);
-        self.small.resize(self.small.len() + self.payload_len - end, 0);
-        self.record_count += 1;
-    }
-
-    /// Closes the payload, then pads the group to its full size.
-    fn finish_payload(&mut self) {
-        self.payload_crc = crc32c::crc32c_append(self.payload_crc, &self.small[self.crc_from..]);
-        let padding = group_size(self.payload_len) as usize - GROUP_HEADER_SIZE - self.payload_len;
-        self.small.resize(self.small.len() + padding, 0);
-        self.pieces.push(Piece::Small { end: self.small.len() });
-    }
-
-    fn slices(&self) -> Vec<IoSlice<'_>> {
-        let mut start = 0;
-        let mut slices = Vec::with_capacity(self.pieces.len());
-        for piece in &self.pieces {
-            match piece {
-                Piece::Small { end } => {
-                    slices.push(IoSlice::new(&self.small[start..*end]));
-                    start = *end;
-                }
-                Piece::Body(body) => slices.push(IoSlice::new(body)),
-            }
-        }
-        slices
-    }
-}
-
 impl Lane {
     /// Opens the ring of a lane, whose files exist durably in their full length, and continues it
     /// where recovery's `walk` ended. `kick_worker` asks the background worker for a checkpoint.
@@ -446,15 +348,14 @@ impl Lane {
             "a ring goes on at a block of its own: {position:?}"
         );
         for (index, path) in config.ring_files.iter().enumerate() {
-            let file = disk.open(path, OpenMode::ReadWrite)?;
             // A file is left only when it is full, so all but the current one are written to
             // the end or not at all.
-            let zeroed = match walk.is_used[index] {
+            let used_to = match walk.is_used[index] {
                 _ if index == position.file => position.position,
                 true => config.ring_file_bytes,
                 false => 0,
             };
-            files.push(RingFile { file, zeroed });
+            files.push(RingFile::open(&**disk, path, config.ring_file_bytes, used_to)?);
         }
         let ring_use = RingUse {
             next_sequence: position.next_sequence,
@@ -490,6 +391,19 @@ impl Lane {
             published: Vec::new(),
         };
         Ok((lane, handle))
+    }
+
+    /// Fills the ring with zeros ahead of the groups, on the calling thread, until that is done or
+    /// the lane ends. Commits do not depend on it; they are only slower without.
+    pub(crate) fn zero_fill(&self) -> impl FnOnce() + Send + use<> {
+        let fill = RingFile::zero_fill(&self.files, self.position.file);
+        let shared = Arc::clone(&self.shared);
+        move || {
+            fill.run(|| {
+                let queue = lock(&shared.queue);
+                queue.is_closed || queue.is_failed
+            });
+        }
     }
 
     /// The commit loop; returns when the lane is closed or failed. The calling thread becomes
@@ -667,34 +581,30 @@ impl Lane {
                     let aux = pack_segment_position(frame.segment.header.number, frame.position);
                     let header =
                         frame_record(frame, RecordKind::SegmentRef, FRAME_HEADER_SIZE, aux);
-                    group.push(&header, Some(&frame.header), &[]);
+                    group.push_frame(&header, &frame.header, &[]);
                 }
                 QueuedRecord::Frame(frame) => {
                     let size = FRAME_HEADER_SIZE + frame.body.len();
                     let header = frame_record(frame, RecordKind::Frame, size, frame.flushed_lsn.0);
-                    if frame.body.len() >= GATHER_BYTES_MIN {
-                        group.push_large_frame(&header, &frame.header, &frame.body);
-                    } else {
-                        group.push(&header, Some(&frame.header), &frame.body);
-                    }
+                    group.push_frame(&header, &frame.header, &frame.body);
                 }
                 QueuedRecord::Truncated { log, generation, lsn } => {
                     let header = plain_record(RecordKind::Truncated, *log, *generation, *lsn, 0);
-                    group.push(&header, None, &[]);
+                    group.push(&header, &[]);
                 }
                 QueuedRecord::LogState { log, generation, state } => {
                     let kind = RecordKind::LogState;
                     let header = plain_record(kind, *log, *generation, Lsn::ZERO, state.len());
-                    group.push(&header, None, state);
+                    group.push(&header, state);
                 }
             }
         }
-        assert_eq!(group.record_count as usize, taken.len(), "every record is in the group");
-        group.finish_payload();
+        assert_eq!(group.record_count() as usize, taken.len(), "every record is in the group");
     }
 
     fn write_group(&mut self) -> DiskResult<()> {
-        let size = group_size(self.group.payload_len);
+        let (payload_len, payload_crc) = self.group.finish();
+        let size = group_size(payload_len);
         self.make_room(size);
         let oldest_needed = lock(&self.shared.ring_use).oldest_needed;
         assert!(
@@ -704,43 +614,23 @@ impl Lane {
         );
         let header = GroupHeader {
             lane: self.shared.config.lane,
-            record_count: self.group.record_count,
+            record_count: self.group.record_count(),
             lane_epoch: self.position.lane_epoch,
             sequence: self.position.next_sequence,
-            payload_len: u32::try_from(self.group.payload_len).expect("groups are below 4 GiB"),
-            payload_crc: self.group.payload_crc,
+            payload_len: u32::try_from(payload_len).expect("groups are below 4 GiB"),
+            payload_crc,
             previous_header_crc: self.position.previous_header_crc,
             ring_nonce: self.shared.config.ring_nonce,
             oldest_needed,
             wall_ms: self.clock.wall().0,
         };
-        self.group.small[..GROUP_HEADER_SIZE].copy_from_slice(&header.encode());
-        let file_bytes = self.shared.config.ring_file_bytes;
-        let ring_file = &mut self.files[self.position.file];
-        let end = self.position.position + size;
-        assert!(end <= file_bytes, "the group ends at {end} in a file of {file_bytes} bytes");
-        assert!(
-            ring_file.zeroed >= self.position.position,
-            "zeros would be written from {} over the groups below {}",
-            ring_file.zeroed,
-            self.position.position
-        );
-        while ring_file.zeroed < end {
-            let step = ZERO_FILL_STEP_BYTES.min(file_bytes - ring_file.zeroed);
-            let zeros = vec![0; step as usize];
-            ring_file.file.write_at(ring_file.zeroed, &mut [IoSlice::new(&zeros)])?;
-            ring_file.zeroed += step;
-        }
-        let mut slices = self.group.slices();
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        assert_eq!(bytes as u64, size, "a group is as long as its header and its padding say");
-        ring_file.file.write_at(self.position.position, &mut slices)?;
-        ring_file.file.sync()?;
+        let group = self.group.bytes_with(&header);
+        self.files[self.position.file].write_group(self.position.position, group)?;
         self.delay_sync();
         self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.journal_bytes.fetch_add(size, Ordering::Relaxed);
-        self.position.position = end;
+        self.position.position += size;
         self.position.next_sequence += 1;
         self.position.previous_header_crc = header.checksum();
         Ok(())

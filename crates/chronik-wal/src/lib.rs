@@ -21,6 +21,7 @@ pub mod layout;
 mod checkpoint;
 mod epoch_history;
 mod error;
+mod group_buffer;
 mod group_commit;
 mod invariants;
 mod journal;
@@ -32,6 +33,7 @@ mod partition_log;
 mod read_buffers;
 mod reader;
 mod recovery;
+mod ring_file;
 mod segment;
 mod tail;
 

@@ -414,6 +414,7 @@ impl WalManager {
         let idle = self.idle.lock().expect("no holder panics").take().expect("started once");
         let mut threads = self.threads.lock().expect("no holder panics");
         for (lane, name) in idle.lanes.into_iter().zip(["commit-meta", "commit-0"]) {
+            threads.push(spawn("journal-zeros", lane.zero_fill()));
             threads.push(spawn(name, move || {
                 // Where the wish is not granted, commits wait longer for a busy machine.
                 if let Err(error) = chronik_scheduler::request_slice(COMMIT_SLICE) {
@@ -474,7 +475,7 @@ impl WalManager {
         self.meta_lane.close();
         for thread in self.threads.lock().expect("no holder panics").drain(..) {
             if thread.join().is_err() {
-                error!("a commit thread panicked");
+                error!("a thread of the journal panicked");
             }
         }
     }

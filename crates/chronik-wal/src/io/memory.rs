@@ -554,7 +554,7 @@ impl Disk for MemoryDisk {
                 let error = io::ErrorKind::NotFound.into();
                 return Err(DiskError::new(DiskCall::Open, path, error));
             }
-            (None, OpenMode::ReadWrite) => {
+            (None, OpenMode::ReadWrite | OpenMode::PastCache) => {
                 let inode = state.files.len();
                 state.files.push(Arc::default());
                 change_names(&mut state, DiskOp::Create { path: path.to_owned(), inode });

@@ -8,6 +8,7 @@
 //!
 //! All calls block. They belong on commit threads and background workers.
 
+mod block_buffer;
 mod faulty;
 mod memory;
 mod real;
@@ -17,6 +18,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use block_buffer::BlockBuffer;
 pub use faulty::{Fault, FaultyDisk};
 pub use memory::{CrashPolicy, CrashTimeline, DiskOp, MemoryDisk};
 pub use real::RealDisk;
@@ -98,7 +100,14 @@ pub enum OpenMode {
     Read,
     /// Existing or new file, reads and writes.
     ReadWrite,
+    /// The same. Writes of one slice that is whole blocks, at a block's position and from a
+    /// block's address, go to the device and leave nothing in the page cache, where the platform
+    /// can do that; others go through the page cache. What a read returns is the same.
+    PastCache,
 }
+
+/// Bytes of a block of a device, or a multiple of them.
+pub const BLOCK_SIZE: usize = 4_096;
 
 /// One entry of a directory listing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -123,7 +132,7 @@ pub type DiskResult<T> = Result<T, DiskError>;
 
 /// A file system as the log needs it.
 pub trait Disk: Send + Sync + 'static {
-    /// Opens a file; in [`OpenMode::ReadWrite`] creates it empty when it does not exist. A
+    /// Opens a file; in all modes but [`OpenMode::Read`] creates it empty when it does not exist. A
     /// created file's directory entry is durable only after [`Disk::sync_directory`].
     fn open(&self, path: &Path, mode: OpenMode) -> DiskResult<Arc<dyn DiskFile>>;
     /// Creates a directory and its missing parents.

@@ -7,7 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DirectoryEntry, Disk, DiskCall, DiskError, DiskFile, DiskResult, DiskSpace, OpenMode};
+use super::{
+    BLOCK_SIZE, DirectoryEntry, Disk, DiskCall, DiskError, DiskFile, DiskResult, DiskSpace,
+    OpenMode,
+};
 
 /// Most slices one `pwritev` takes on Linux (`IOV_MAX`).
 const SLICES_PER_WRITE_MAX: usize = 1_024;
@@ -18,7 +21,30 @@ pub struct RealDisk;
 
 struct RealFile {
     file: File,
+    /// The same file without the page cache.
+    past_cache: Option<File>,
     path: PathBuf,
+}
+
+/// The file without the page cache, if its file system offers that.
+#[cfg(target_os = "linux")]
+fn open_past_cache(path: &Path) -> Option<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::DIRECT.bits();
+    OpenOptions::new().write(true).custom_flags(flags.cast_signed()).open(path).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_past_cache(_path: &Path) -> Option<File> {
+    None
+}
+
+/// True if a write may go past the page cache.
+fn is_in_blocks(slices: &[IoSlice<'_>], position: u64) -> bool {
+    let is_block = |number: u64| number.is_multiple_of(BLOCK_SIZE as u64);
+    matches!(slices, [slice] if is_block(slice.len() as u64)
+        && is_block(slice.as_ptr() as u64)
+        && is_block(position))
 }
 
 fn tag(call: DiskCall, path: &Path) -> impl FnOnce(io::Error) -> DiskError + '_ {
@@ -34,7 +60,7 @@ fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> DiskResult<Arc<dyn DiskFile>> {
-        let write = mode == OpenMode::ReadWrite;
+        let write = mode != OpenMode::Read;
         let file = OpenOptions::new()
             .read(true)
             .write(write)
@@ -42,7 +68,8 @@ impl Disk for RealDisk {
             .truncate(false)
             .open(path)
             .map_err(tag(DiskCall::Open, path))?;
-        Ok(Arc::new(RealFile { file, path: path.to_owned() }))
+        let past_cache = (mode == OpenMode::PastCache).then(|| open_past_cache(path)).flatten();
+        Ok(Arc::new(RealFile { file, past_cache, path: path.to_owned() }))
     }
 
     fn create_directory(&self, path: &Path) -> DiskResult<()> {
@@ -146,9 +173,13 @@ impl DiskFile for RealFile {
     fn write_at(&self, mut position: u64, slices: &mut [IoSlice<'_>]) -> DiskResult<()> {
         let mut rest: &mut [IoSlice<'_>] = slices;
         IoSlice::advance_slices(&mut rest, 0);
+        let mut past_cache = self.past_cache.as_ref();
         while !rest.is_empty() {
             let batch = &rest[..rest.len().min(SLICES_PER_WRITE_MAX)];
-            match rustix::io::pwritev(&self.file, batch, position) {
+            let direct = past_cache.filter(|_| is_in_blocks(batch, position));
+            match rustix::io::pwritev(direct.unwrap_or(&self.file), batch, position) {
+                // Nothing was written: this device has larger blocks.
+                Err(rustix::io::Errno::INVAL) if direct.is_some() => past_cache = None,
                 Ok(0) => {
                     let error = io::ErrorKind::WriteZero.into();
                     return Err(DiskError::new(DiskCall::Write, &self.path, error));
