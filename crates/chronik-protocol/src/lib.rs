@@ -5,8 +5,8 @@
 //! straight into the connection's [`OutputBuffer`]. This crate knows no sockets and no state.
 //!
 //! A server reads: [`split_frame`] -> [`RequestPrefix::decode`] -> [`ApiKey::from_number`] and the
-//! version check -> [`RequestHeader::decode`] -> [`decode_request`] or one message's `decode`; and
-//! writes with [`encode_response_frame`].
+//! version check -> [`RequestHeader::decode`] -> [`decode_request`] or one message's `decode`, for
+//! produce requests [`read_produce_request`]; and writes with [`encode_response_frame`].
 //!
 //! Invariants: no input panics; a decoder allocates at most 64 KiB plus eight times the frame's
 //! length; null and empty are distinct.
@@ -21,6 +21,7 @@ mod generated;
 mod header;
 mod output;
 mod primitive;
+mod produce_parts;
 mod records;
 #[cfg(feature = "sample")]
 pub mod sample;
@@ -37,4 +38,5 @@ pub use primitive::{
     ALLOCATION_BYTES_BASE, ALLOCATION_BYTES_PER_INPUT_BYTE, ARRAY_ELEMENTS_MAX, Reader,
     STRING_BYTES_MAX, TAGGED_FIELDS_MAX,
 };
+pub use produce_parts::{ProduceHead, ProduceParts, read_produce_request};
 pub use records::Records;

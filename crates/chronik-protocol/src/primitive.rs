@@ -236,13 +236,8 @@ impl<'a> Reader<'a> {
         element_bytes_min: usize,
         mut read: impl FnMut(&mut Self) -> Result<T, ReadError>,
     ) -> Result<Option<Vec<T>>, ReadError> {
-        assert!(element_bytes_min > 0, "an element takes at least one byte");
-        let count = self.long_length(field, compact)?;
-        let Some(count) = null_if_allowed(field, count, nullable)? else { return Ok(None) };
-        let limit = ARRAY_ELEMENTS_MAX.min(self.remaining() / element_bytes_min);
-        if count > limit {
-            return Err(fault(field, DecodeReason::TooManyElements { count, limit }));
-        }
+        let count = self.optional_count(field, compact, nullable, element_bytes_min)?;
+        let Some(count) = count else { return Ok(None) };
         let initial = count.min(ARRAY_ELEMENTS_INITIAL);
         self.charge::<T>(field, initial)?;
         let mut elements = Vec::with_capacity(initial);
@@ -254,6 +249,39 @@ impl<'a> Reader<'a> {
             elements.push(read(self)?);
         }
         Ok(Some(elements))
+    }
+
+    /// Reads the count of an array that cannot be null, whose elements the caller reads; each
+    /// takes at least `element_bytes_min` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the array is null or has more elements than bytes or limit allow.
+    pub fn element_count(
+        &mut self,
+        field: &'static str,
+        compact: bool,
+        element_bytes_min: usize,
+    ) -> Result<usize, ReadError> {
+        self.optional_count(field, compact, false, element_bytes_min)?
+            .ok_or(fault(field, DecodeReason::Null))
+    }
+
+    fn optional_count(
+        &mut self,
+        field: &'static str,
+        compact: bool,
+        nullable: bool,
+        element_bytes_min: usize,
+    ) -> Result<Option<usize>, ReadError> {
+        assert!(element_bytes_min > 0, "an element takes at least one byte");
+        let count = self.long_length(field, compact)?;
+        let Some(count) = null_if_allowed(field, count, nullable)? else { return Ok(None) };
+        let limit = ARRAY_ELEMENTS_MAX.min(self.remaining() / element_bytes_min);
+        if count > limit {
+            return Err(fault(field, DecodeReason::TooManyElements { count, limit }));
+        }
+        Ok(Some(count))
     }
 
     /// Reads a struct's tagged fields. `read` reads the value of a tag it knows and answers true,

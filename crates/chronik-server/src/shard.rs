@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::debug;
 
+use crate::api::pending_produce::SpareProduces;
 use crate::net::connection::{Connection, serve};
 use crate::net::listener::ConnectionPermit;
 use crate::node::Node;
@@ -145,6 +146,7 @@ pub(crate) struct Shard {
     /// Buffers for what consumers of this shard read.
     pub(crate) read_buffers: ReadBuffers,
     pub(crate) turns: Turns,
+    pub(crate) spare_produces: SpareProduces,
     handle: Arc<ShardHandle>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next_connection: Cell<u64>,
@@ -195,6 +197,7 @@ impl Shard {
             node,
             read_buffers: ReadBuffers::default(),
             turns: Turns::default(),
+            spare_produces: SpareProduces::default(),
             handle,
             connections: RefCell::default(),
             next_connection: Cell::new(1),

@@ -8,12 +8,10 @@ use chronik_common::Uuid;
 use chronik_protocol::fetch::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopicResponse, PartitionData,
 };
-use chronik_protocol::produce::{
-    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
-};
+use chronik_protocol::produce::{PartitionProduceResponse, ProduceResponse, TopicProduceResponse};
 use chronik_protocol::{
-    ApiKey, FRAME_PREFIX_BYTES, OutputBuffer, Reader, Records, RequestHeader, RequestPrefix,
-    encode_request_frame, encode_response_frame,
+    ApiKey, FRAME_PREFIX_BYTES, OutputBuffer, ProduceParts, Reader, Records, RequestHeader,
+    RequestPrefix, encode_request_frame, encode_response_frame, read_produce_request,
 };
 use chronik_testkit::produce_request;
 
@@ -60,10 +58,26 @@ impl DecodeProduce {
     }
 }
 
+/// The last part of a request.
+#[derive(Default)]
+struct Parts<'a>(&'a str, i32, Option<&'a [u8]>);
+
+impl<'a> ProduceParts<'a> for Parts<'a> {
+    fn topic(&mut self, name: &'a str, _topic_id: Uuid) {
+        self.0 = name;
+    }
+
+    fn partition(&mut self, index: i32, records: Option<&'a [u8]>) {
+        (self.1, self.2) = (index, records);
+    }
+}
+
 impl Operation for DecodeProduce {
     fn run(&mut self) {
         let mut reader = Reader::new(body_of(black_box(&self.frame), ApiKey::Produce));
-        black_box(ProduceRequest::decode(&mut reader, VERSION).expect(VALID));
+        let mut parts = Parts::default();
+        black_box(read_produce_request(&mut reader, VERSION, &mut parts).expect(VALID));
+        black_box(parts);
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod fetch_session;
 pub(crate) mod init_producer_id;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
+pub(crate) mod pending_produce;
 pub(crate) mod produce;
 
 use std::fmt;

@@ -9,23 +9,21 @@
 //!   still become durable.
 //! - Transactional producers arrive with transactions: a transactional id is INVALID_REQUEST.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use chronik_common::{ErrorCode, MonotonicMs, PartitionIndex, WallMs};
+use chronik_common::{ErrorCode, PartitionIndex, Uuid, WallMs};
 use chronik_partition::{
-    Acks, AppendError, Appended, BatchSource, Completion, Partition, PreparedBatch, TopicHandle,
+    Acks, AppendError, Appended, BatchSource, Partition, PreparedBatch, TopicHandle,
 };
-use chronik_protocol::produce::{
-    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
-    TopicProduceResponse,
+use chronik_protocol::{
+    ApiKey, ProduceHead, ProduceParts, Reader, RequestHeader, RequestPrefix, read_produce_request,
 };
-use chronik_protocol::{ApiKey, EncodeError, OutputBuffer, Reader, RequestHeader, RequestPrefix};
 
+use super::pending_produce::PendingProduce;
 use super::{CloseReason, RequestId, error};
 use crate::net::connection::{Connection, Slot};
 use crate::shard::Shard;
@@ -38,40 +36,9 @@ const OLDEST_VERSION: i16 = 3;
 const ZSTD_VERSION: i16 = 7;
 /// First version with topic ids instead of names.
 const TOPIC_ID_VERSION: i16 = 13;
-/// First version whose clients know KAFKA_STORAGE_ERROR.
-const STORAGE_ERROR_VERSION: i16 = 4;
 /// Batches of at least this many bytes that make up most of their request stay in the receive
 /// buffer; others are copied, so that they do not keep the rest of it alive.
 const KEEP_BYTES_MIN: usize = 8 << 10;
-
-/// A produce request that waits for acknowledgements.
-pub(crate) struct PendingProduce {
-    id: RequestId,
-    response: ProduceResponse<'static>,
-    parts: Vec<Part>,
-    unfinished: usize,
-    deadline: MonotonicMs,
-    charged_bytes: usize,
-}
-
-/// What is left to do after decoding.
-struct Plan {
-    acks: Result<Acks, ErrorCode>,
-    timeout: Duration,
-    parts: Vec<Part>,
-    response: ProduceResponse<'static>,
-}
-
-/// One partition of the request.
-struct Part {
-    topic: usize,
-    partition: usize,
-    /// Taken by the append.
-    target: Option<Result<Arc<Partition>, ErrorCode>>,
-    /// Where the batch lies in the frame.
-    range: Range<usize>,
-    is_waiting: bool,
-}
 
 /// Appends the request's batches and answers when they are as durable as asked.
 pub(crate) fn handle(
@@ -86,22 +53,9 @@ pub(crate) fn handle(
         correlation_id: prefix.correlation_id,
     };
     let frame_bytes = frame.len();
-    let plan = {
-        let (_, body) =
-            RequestHeader::decode(&frame, ApiKey::Produce, prefix).map_err(CloseReason::Decode)?;
-        let request = ProduceRequest::decode(&mut Reader::new(body), id.version)
-            .map_err(CloseReason::Decode)?;
-        Plan::new(shard, &request, id.version, &frame)
-    };
-    let Plan { acks, timeout, parts, response } = plan;
-    let mut pending = PendingProduce {
-        id,
-        response,
-        parts,
-        unfinished: 0,
-        deadline: shard.now().after(timeout.min(WAIT_MAX)),
-        charged_bytes: 0,
-    };
+    let mut pending = shard.spare_produces.take(id);
+    let (acks, timeout) = plan(shard, &frame, prefix, &mut pending)?;
+    pending.deadline = shard.now().after(timeout.min(WAIT_MAX));
     let now = shard.node.clock.wall();
     let mut has_failed = false;
     let mut consumed = 0;
@@ -122,14 +76,17 @@ pub(crate) fn handle(
         pending.note(number, result);
     }
     if acks == Ok(Acks::None) {
+        shard.spare_produces.give(pending);
         return if has_failed { Err(CloseReason::AcksZeroFailed) } else { Ok(()) };
     }
     if pending.is_complete() {
-        return connection.answer(|out| pending.encode(out, shard));
+        let answered = connection.answer(|out| pending.encode(out, shard));
+        shard.spare_produces.give(pending);
+        return answered;
     }
     pending.charged_bytes = frame_bytes;
     shard.charge(frame_bytes);
-    connection.push_slot(Slot::Produce(Box::new(pending)));
+    connection.push_slot(Slot::Produce(pending));
     Ok(())
 }
 
@@ -164,71 +121,84 @@ fn append(
     Ok(appended)
 }
 
-impl Plan {
-    fn new(shard: &Shard, request: &ProduceRequest<'_>, version: i16, frame: &[u8]) -> Self {
-        let acks = match request.acks {
-            _ if version < OLDEST_VERSION => Err(ErrorCode::UnsupportedVersion),
-            _ if request.transactional_id.is_some() => Err(ErrorCode::InvalidRequest),
-            0 => Ok(Acks::None),
-            1 => Ok(Acks::Leader),
-            -1 => Ok(Acks::All),
-            _ => Err(ErrorCode::InvalidRequiredAcks),
-        };
-        let mut parts = Vec::new();
-        let mut responses = Vec::with_capacity(request.topic_data.len());
-        for (topic, data) in request.topic_data.iter().enumerate() {
-            let handle = find_topic(shard, data, version);
-            let mut answers = Vec::with_capacity(data.partition_data.len());
-            for (partition, item) in data.partition_data.iter().enumerate() {
-                let records = item.records.as_ref().and_then(|records| records.borrowed());
-                parts.push(Part {
-                    topic,
-                    partition,
-                    target: Some(handle.as_ref().map_err(|code| *code).and_then(|handle| {
-                        find_partition(shard, handle, PartitionIndex(item.index))
-                    })),
-                    range: range_in(frame, records.unwrap_or_default()),
-                    is_waiting: false,
-                });
-                answers.push(PartitionProduceResponse {
-                    index: item.index,
-                    base_offset: -1,
-                    log_append_time_ms: -1,
-                    log_start_offset: -1,
-                    ..PartitionProduceResponse::default()
-                });
-            }
-            responses.push(TopicProduceResponse {
-                name: Cow::Owned(data.name.clone().into_owned()),
-                topic_id: data.topic_id,
-                partition_responses: answers,
-            });
-        }
-        let acks = if request.acks == 0 && acks.is_err() {
+/// Reads the request: its parts go into `pending`, in the order of their batches in the frame.
+fn plan(
+    shard: &Shard,
+    frame: &[u8],
+    prefix: RequestPrefix,
+    pending: &mut PendingProduce,
+) -> Result<(Result<Acks, ErrorCode>, Duration), CloseReason> {
+    let version = prefix.api_version;
+    let (_, body) =
+        RequestHeader::decode(frame, ApiKey::Produce, prefix).map_err(CloseReason::Decode)?;
+    let mut plan = Plan {
+        shard,
+        version,
+        frame,
+        topic: Err(ErrorCode::UnknownTopicOrPartition),
+        end: 0,
+        pending,
+    };
+    let head = read_produce_request(&mut Reader::new(body), version, &mut plan)
+        .map_err(CloseReason::Decode)?;
+    let timeout = Duration::from_millis(u64::try_from(head.timeout_ms).unwrap_or(0));
+    let acks = match acks_of(&head, version) {
+        Err(_) if head.acks == 0 => {
             // The refusal closes the connection; every part fails.
-            parts.iter_mut().for_each(|part| part.target = Some(Err(ErrorCode::InvalidRequest)));
+            for part in &mut pending.parts {
+                part.target = Some(Err(ErrorCode::InvalidRequest));
+            }
             Ok(Acks::None)
-        } else {
-            acks
-        };
-        let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-        let response = ProduceResponse { responses, ..ProduceResponse::default() };
-        // Batches are cut out of the frame front to back.
-        parts.sort_by_key(|part| part.range.start);
-        Self { acks, timeout, parts, response }
+        }
+        acks => acks,
+    };
+    Ok((acks, timeout))
+}
+
+fn acks_of(head: &ProduceHead<'_>, version: i16) -> Result<Acks, ErrorCode> {
+    match head.acks {
+        _ if version < OLDEST_VERSION => Err(ErrorCode::UnsupportedVersion),
+        _ if head.transactional_id.is_some() => Err(ErrorCode::InvalidRequest),
+        0 => Ok(Acks::None),
+        1 => Ok(Acks::Leader),
+        -1 => Ok(Acks::All),
+        _ => Err(ErrorCode::InvalidRequiredAcks),
     }
 }
 
-fn find_topic(
-    shard: &Shard,
-    data: &TopicProduceData<'_>,
+/// Finds the partitions of a request while it is read.
+struct Plan<'a> {
+    shard: &'a Shard,
     version: i16,
-) -> Result<Arc<TopicHandle>, ErrorCode> {
-    let registry = &shard.node.registry;
-    if version >= TOPIC_ID_VERSION {
-        registry.topic_by_id(data.topic_id).ok_or(ErrorCode::UnknownTopicId)
-    } else {
-        registry.topic(&data.name).ok_or(ErrorCode::UnknownTopicOrPartition)
+    frame: &'a [u8],
+    /// The topic whose partitions come.
+    topic: Result<Arc<TopicHandle>, ErrorCode>,
+    /// End of the last batch in the frame.
+    end: usize,
+    pending: &'a mut PendingProduce,
+}
+
+impl<'a> ProduceParts<'a> for Plan<'_> {
+    fn topic(&mut self, name: &'a str, topic_id: Uuid) {
+        let registry = &self.shard.node.registry;
+        self.topic = if self.version >= TOPIC_ID_VERSION {
+            registry.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)
+        } else {
+            registry.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)
+        };
+        self.pending.add_topic(name, topic_id);
+    }
+
+    fn partition(&mut self, index: i32, records: Option<&'a [u8]>) {
+        let target = self.topic.as_ref().map_err(|code| *code);
+        let target =
+            target.and_then(|handle| find_partition(self.shard, handle, PartitionIndex(index)));
+        let range = match records {
+            Some(records) if !records.is_empty() => range_in(self.frame, records),
+            _ => self.end..self.end,
+        };
+        self.end = range.end;
+        self.pending.add_part(index, target, range);
     }
 }
 
@@ -246,100 +216,8 @@ pub(crate) fn find_partition(
     Err(if exists { ErrorCode::KafkaStorageError } else { ErrorCode::UnknownTopicOrPartition })
 }
 
-/// Where `part`, which was decoded from `frame`, lies in it. An empty part may lie anywhere.
+/// Where `part`, which was read from `frame`, lies in it.
 fn range_in(frame: &[u8], part: &[u8]) -> Range<usize> {
-    if part.is_empty() {
-        return 0..0;
-    }
     let start = part.as_ptr() as usize - frame.as_ptr() as usize;
     start..start + part.len()
-}
-
-impl PendingProduce {
-    fn note(&mut self, number: usize, result: Result<Appended, (ErrorCode, Option<String>)>) {
-        let part = &mut self.parts[number];
-        let answer = &mut self.response.responses[part.topic].partition_responses[part.partition];
-        match result {
-            Ok(appended) => {
-                answer.base_offset = appended.base_offset.0;
-                answer.log_append_time_ms = appended.log_append_time.unwrap_or(-1);
-                answer.log_start_offset = appended.log_start_offset.0;
-                part.is_waiting = appended.must_wait;
-            }
-            Err((code, message)) => fail(answer, code, message, self.id.version),
-        }
-        self.unfinished += usize::from(part.is_waiting);
-    }
-
-    fn finish_part(&mut self, number: usize, failure: Option<ErrorCode>) {
-        let Some(part) = self.parts.get_mut(number).filter(|part| part.is_waiting) else {
-            return;
-        };
-        part.is_waiting = false;
-        self.unfinished -= 1;
-        if let Some(code) = failure {
-            let answer =
-                &mut self.response.responses[part.topic].partition_responses[part.partition];
-            fail(answer, code, None, self.id.version);
-        }
-    }
-
-    /// Applies a completion; `true` if nothing is left to wait for.
-    pub(crate) fn complete(&mut self, completion: &Completion) -> bool {
-        let failure = completion.result.err().map(error::of_ack);
-        self.finish_part(completion.token.part as usize, failure);
-        self.is_complete()
-    }
-
-    /// Ends the wait if its deadline has passed; `true` if that completed the request.
-    pub(crate) fn expire(&mut self, now: MonotonicMs) -> bool {
-        if self.is_complete() || now < self.deadline {
-            return false;
-        }
-        for number in 0..self.parts.len() {
-            self.finish_part(number, Some(ErrorCode::RequestTimedOut));
-        }
-        true
-    }
-
-    /// True if nothing is left to wait for.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.unfinished == 0
-    }
-
-    /// Puts the answer and gives back the request's memory.
-    pub(crate) fn encode(&self, out: &mut OutputBuffer, shard: &Shard) -> Result<(), EncodeError> {
-        shard.release(self.charged_bytes);
-        let answers = self.response.responses.iter().flat_map(|topic| &topic.partition_responses);
-        for answer in answers {
-            assert!(
-                (answer.error_code == 0) == (answer.base_offset >= 0),
-                "an error never carries an offset and success always does: {answer:?}"
-            );
-        }
-        self.id.encode(out, |out| self.response.encode(out, self.id.version))
-    }
-
-    /// The connection is gone; gives back the request's memory.
-    pub(crate) fn abandon(&self, shard: &Shard) {
-        shard.release(self.charged_bytes);
-    }
-}
-
-fn fail(
-    answer: &mut PartitionProduceResponse<'static>,
-    code: ErrorCode,
-    message: Option<String>,
-    version: i16,
-) {
-    let is_storage = code == ErrorCode::KafkaStorageError;
-    let code = if is_storage && version < STORAGE_ERROR_VERSION {
-        ErrorCode::NotLeaderOrFollower
-    } else {
-        code
-    };
-    answer.error_code = code.code();
-    answer.base_offset = -1;
-    answer.log_append_time_ms = -1;
-    answer.error_message = message.map(Cow::Owned);
 }

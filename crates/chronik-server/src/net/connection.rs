@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
 use crate::api::fetch::PendingFetch;
-use crate::api::produce::PendingProduce;
+use crate::api::pending_produce::PendingProduce;
 use crate::api::{self, CloseReason};
 use crate::net::listener::ConnectionPermit;
 use crate::shard::Shard;
@@ -301,7 +301,11 @@ impl Connection {
             self.front_request.set(self.front_request.get() + 1);
             let mut out = self.out.borrow_mut();
             let result = match slot {
-                Slot::Produce(pending) => pending.encode(&mut out, shard),
+                Slot::Produce(pending) => {
+                    let result = pending.encode(&mut out, shard);
+                    shard.spare_produces.give(pending);
+                    result
+                }
                 Slot::Encoded(encoded) => {
                     let left = self.queued_answer_bytes.get() - encoded.len();
                     self.queued_answer_bytes.set(left);
