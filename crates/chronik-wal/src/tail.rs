@@ -139,7 +139,7 @@ impl TailRing {
     /// segments are the background worker's backlog. Frames that wait for the commit thread are
     /// not, or it would wait for itself.
     pub fn mark_flushed(&mut self, first: Lsn, last: Lsn) {
-        let start = self.frames.partition_point(|frame| frame.header.lsn < first);
+        let start = self.index_from(first);
         for frame in self.frames.range_mut(start..) {
             if frame.header.lsn > last {
                 break;
@@ -180,6 +180,19 @@ impl TailRing {
         }
     }
 
+    /// Index of the first frame at or behind `lsn`. Not searched for: the tail is dense, and its
+    /// frames are too cold to be looked at in passing.
+    fn index_from(&self, lsn: Lsn) -> usize {
+        let first = self.frames.front().map_or(lsn, |frame| frame.header.lsn);
+        let index = usize::try_from(lsn.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
+        let index = index.min(self.frames.len());
+        debug_assert!(
+            self.frames.get(index).is_none_or(|frame| frame.header.lsn == lsn.max(first)),
+            "the tail is dense from {first:?} on"
+        );
+        index
+    }
+
     /// The frame at `lsn`.
     #[must_use]
     pub fn get(&self, lsn: Lsn) -> Option<&TailFrame> {
@@ -208,14 +221,14 @@ impl TailRing {
 
     /// Frames from `lsn` on that are in memory.
     pub fn frames_from_lsn(&self, lsn: Lsn) -> impl Iterator<Item = &TailFrame> {
-        let start = self.frames.partition_point(|frame| frame.header.lsn < lsn);
+        let start = self.index_from(lsn);
         self.frames.range(start..)
     }
 
     /// Marks the frames `first..=last` as written to their segments.
     pub fn mark_written(&mut self, first: Lsn, last: Lsn) {
         assert!(first <= last, "written from {first:?} to {last:?}");
-        let start = self.frames.partition_point(|frame| frame.header.lsn < first);
+        let start = self.index_from(first);
         for frame in self.frames.range_mut(start..) {
             if frame.header.lsn > last {
                 break;

@@ -34,7 +34,7 @@ use chronik_protocol::{
 use chronik_record::{BatchHeader, Codec};
 use chronik_wal::{ReadBuffers, ReadMode, ReadPlan, SegmentRange, WalError};
 
-use super::fetch_session::{SessionFetch, TOPIC_ID_VERSION, Told, TopicKey};
+use super::fetch_session::{Noted, SessionFetch, TOPIC_ID_VERSION, Told, TopicKey};
 use super::produce::find_partition;
 use super::{CloseReason, RequestId, error};
 use crate::net::connection::{Connection, Slot};
@@ -413,36 +413,38 @@ impl Fetch {
         shard: &Shard,
         outcomes: Vec<(usize, Outcome)>,
     ) -> Result<OutputBuffer, EncodeError> {
+        if let Some(session) = &self.session.session {
+            let answered = outcomes.iter().map(|(number, it)| (&self.targets[*number], it));
+            let answered = answered.filter(|(target, outcome)| self.is_answered(target, outcome));
+            session.note_told(answered.filter(|(_, outcome)| outcome.code == ErrorCode::None).map(
+                |(target, outcome)| Noted {
+                    topic: &target.topic,
+                    partition: target.index,
+                    told: outcome.told,
+                    has_records: !outcome.bodies.is_empty(),
+                },
+            ));
+        }
         let mut responses: Vec<FetchableTopicResponse<'_>> = Vec::new();
-        let mut by_topic: HashMap<&TopicKey, usize> = HashMap::new();
-        let mut told = Vec::new();
+        let mut last_topic = None;
         let mut needs_endpoint = false;
         let mut owned_bytes = 0;
         for (number, outcome) in outcomes {
             let target = &self.targets[number];
-            let is_news = outcome.code != ErrorCode::None
-                || !outcome.bodies.is_empty()
-                || outcome.diverging.is_some()
-                || target.told != Some(outcome.told);
-            if self.session.is_incremental && !is_news {
+            if !self.is_answered(target, &outcome) {
                 continue;
             }
             let sizes = outcome.bodies.iter().map(Bytes::len);
             let copied: usize = sizes.filter(|size| *size < SHARED_SLICE_BYTES_MIN).sum();
             owned_bytes += PARTITION_BYTES + copied;
-            if self.session.session.is_some() && outcome.code == ErrorCode::None {
-                let has_records = !outcome.bodies.is_empty();
-                told.push((target.topic.clone(), target.index, outcome.told, has_records));
-            }
-            let slot = *by_topic.entry(&target.topic).or_insert_with(|| {
+            if last_topic != Some(&target.topic) {
+                // In the order of the partitions, as Kafka does (`FetchResponse.toMessage`): a
+                // topic may come twice.
                 responses.push(topic_response(&target.topic));
-                responses.len() - 1
-            });
-            let data = self.partition_data(shard, target, outcome, &mut needs_endpoint);
-            responses[slot].partitions.push(data);
-        }
-        if let Some(session) = &self.session.session {
-            session.note_told(&told);
+                last_topic = Some(&target.topic);
+            }
+            let topic = responses.last_mut().expect("the first topic differs from none");
+            topic.partitions.push(self.partition_data(shard, target, outcome, &mut needs_endpoint));
         }
         let image = shard.node.metadata.image();
         let node_endpoints = image.nodes.values().filter(|_| needs_endpoint);
@@ -462,6 +464,15 @@ impl Fetch {
         let mut out = OutputBuffer::with_capacity(owned_bytes);
         self.id.encode(&mut out, |out| response.encode(out, self.id.version))?;
         Ok(out)
+    }
+
+    /// True if the answer names the partition; in a session only one with news is named.
+    fn is_answered(&self, target: &Target, outcome: &Outcome) -> bool {
+        !self.session.is_incremental
+            || outcome.code != ErrorCode::None
+            || !outcome.bodies.is_empty()
+            || outcome.diverging.is_some()
+            || target.told != Some(outcome.told)
     }
 
     fn partition_data<'a>(
@@ -514,10 +525,10 @@ impl Fetch {
     }
 }
 
-fn topic_response(topic: &TopicKey) -> FetchableTopicResponse<'static> {
+fn topic_response(topic: &TopicKey) -> FetchableTopicResponse<'_> {
     match topic {
         TopicKey::Name(name) => FetchableTopicResponse {
-            topic: Cow::Owned(name.to_string()),
+            topic: Cow::Borrowed(name),
             ..FetchableTopicResponse::default()
         },
         TopicKey::Id(id) => {

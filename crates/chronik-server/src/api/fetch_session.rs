@@ -41,6 +41,8 @@ pub(crate) struct WantedPartition {
     pub(crate) last_fetched_epoch: i32,
     /// What the client was last told; `None` if nothing yet.
     pub(crate) told: Option<Told>,
+    /// The last answer had records of it.
+    got_records: bool,
 }
 
 /// Numbers of a partition in the last answer.
@@ -88,30 +90,35 @@ impl Session {
         self.state.lock().expect("no holder of a session panics")
     }
 
-    /// Notes what the client is being told, and lets partitions that got records wait for those
-    /// that did not.
-    pub(crate) fn note_told(&self, told: &[(TopicKey, i32, Told, bool)]) {
-        let by_key: HashMap<(&TopicKey, i32), (Told, bool)> = told
-            .iter()
-            .map(|(topic, partition, numbers, has_records)| {
-                ((topic, *partition), (*numbers, *has_records))
-            })
-            .collect();
+    /// Notes what the client is being told, in the order of the session's partitions, and lets
+    /// those that got records wait for those that did not.
+    ///
+    /// A client that sends its next request before this answer may have changed the order; what is
+    /// not noted then is only told once more.
+    pub(crate) fn note_told<'a>(&self, told: impl Iterator<Item = Noted<'a>>) {
         let mut state = self.lock();
-        let mut served = Vec::new();
-        let mut waiting = Vec::with_capacity(state.partitions.len());
-        for mut known in state.partitions.drain(..) {
-            match by_key.get(&(&known.topic, known.partition)).copied() {
-                Some((numbers, has_records)) => {
-                    known.told = Some(numbers);
-                    if has_records { served.push(known) } else { waiting.push(known) }
-                }
-                None => waiting.push(known),
+        let mut told = told.peekable();
+        for known in &mut state.partitions {
+            let is_it =
+                |it: &Noted<'_>| *it.topic == known.topic && it.partition == known.partition;
+            let noted = told.next_if(is_it);
+            known.got_records = noted.as_ref().is_some_and(|it| it.has_records);
+            if let Some(noted) = noted {
+                known.told = Some(noted.told);
             }
         }
-        waiting.append(&mut served);
-        state.partitions = waiting;
+        // Stable: otherwise their order stays.
+        state.partitions.sort_by_key(|known| known.got_records);
     }
+}
+
+/// What a client is being told about a partition.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted<'a> {
+    pub(crate) topic: &'a TopicKey,
+    pub(crate) partition: i32,
+    pub(crate) told: Told,
+    pub(crate) has_records: bool,
 }
 
 /// All sessions of a node.
@@ -245,6 +252,7 @@ fn wanted(request: &FetchRequest<'_>, uses_topic_ids: bool) -> Vec<WantedPartiti
                 current_leader_epoch: item.current_leader_epoch,
                 last_fetched_epoch: item.last_fetched_epoch,
                 told: None,
+                got_records: false,
             });
         }
     }
@@ -385,10 +393,20 @@ mod tests {
         let now = MonotonicMs(0);
         let fetch = sessions.enter(&request(0, 0, &[(0, 0), (1, 0)], &[]), 12, now).unwrap();
         let told = Told { high_watermark: 7, log_start_offset: 0 };
-        let key = TopicKey::Name("t".into());
-        fetch.session.as_ref().unwrap().note_told(&[(key, 0, told, true)]);
+        let topic = &TopicKey::Name("t".into());
+        let noted = |partition| Noted { topic, partition, told, has_records: partition == 0 };
+        fetch.session.as_ref().unwrap().note_told([noted(0), noted(1)].into_iter());
         let next = sessions.enter(&request(fetch.session_id(), 1, &[], &[]), 12, now).unwrap();
         assert_eq!(offsets(&next), [(1, 0), (0, 0)]);
-        assert_eq!(next.partitions[1].told, Some(told));
+        assert!(next.partitions.iter().all(|known| known.told == Some(told)));
+        // What is told in another order is not mistaken for something else.
+        let other = Told { high_watermark: 9, ..told };
+        let late = [Noted { told: other, ..noted(0) }, noted(1)];
+        fetch.session.as_ref().unwrap().note_told(late.into_iter());
+        let last = sessions.enter(&request(fetch.session_id(), 2, &[], &[]), 12, now).unwrap();
+        let told_of = |partition| {
+            last.partitions.iter().find(|known| known.partition == partition).unwrap().told
+        };
+        assert_eq!((told_of(0), told_of(1)), (Some(other), Some(told)));
     }
 }
