@@ -1068,19 +1068,21 @@ impl PartitionLog {
             return Ok(ReadPlan::Empty);
         }
         if let Some(frames) = self.tail.frames_from_offset(offset) {
-            let mut bodies = Vec::new();
-            let mut bytes = 0;
-            for frame in frames {
+            let (mut taken, mut count, mut bytes) = (0, 0, 0);
+            for frame in frames.clone() {
+                let is_data = frame.header.kind == FrameKind::Data;
                 if frame.header.next_offset() > upper
-                    || (!bodies.is_empty() && bytes + frame.body.len() > bytes_max)
+                    || (count > 0 && bytes + frame.body.len() > bytes_max)
                 {
                     break;
                 }
-                if frame.header.kind == FrameKind::Data {
-                    bytes += frame.body.len();
-                    bodies.push(frame.body.clone());
-                }
+                taken += 1;
+                count += usize::from(is_data);
+                bytes += if is_data { frame.body.len() } else { 0 };
             }
+            let mut bodies = Vec::with_capacity(count);
+            let data = frames.take(taken).filter(|frame| frame.header.kind == FrameKind::Data);
+            bodies.extend(data.map(|frame| frame.body.clone()));
             return Ok(if bodies.is_empty() { ReadPlan::Empty } else { ReadPlan::Memory(bodies) });
         }
         Ok(self.segment_range(offset, upper, bytes_max).map_or(ReadPlan::Empty, ReadPlan::Segment))

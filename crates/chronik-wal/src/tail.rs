@@ -211,7 +211,10 @@ impl TailRing {
     /// Frames from the one that holds `offset` (or follows it) on; `None` when that frame may
     /// already have left memory.
     #[must_use]
-    pub fn frames_from_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &TailFrame>> {
+    pub fn frames_from_offset(
+        &self,
+        offset: Offset,
+    ) -> Option<impl Iterator<Item = &TailFrame> + Clone> {
         if self.frames.front()?.header.base_offset > offset {
             return None;
         }
