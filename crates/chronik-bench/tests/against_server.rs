@@ -25,6 +25,11 @@ const TESTS: &[(&str, fn())] = &[
         "neighbours_are_measured_against_the_load_alone",
         neighbours_are_measured_against_the_load_alone,
     ),
+    #[cfg(feature = "rdkafka")]
+    (
+        "librdkafka_is_read_back_like_the_native_client",
+        librdkafka_is_read_back_like_the_native_client,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -192,9 +197,13 @@ fn failures_have_their_exit_codes() {
     let json = bench(&format!("-b {nobody} -d 1s --output json"));
     let object: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&object["ok"], &object["error"]["code"]), (&false.into(), &"unreachable".into()));
-    for line in
-        ["--duration soon", "--client rdkafka", "--mode none", "suite no-such-row", "report"]
-    {
+    for line in [
+        "--duration soon",
+        "--client rdkafka -m mixed",
+        "--mode none",
+        "suite no-such-row",
+        "report",
+    ] {
         let output = bench(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {output:?}");
         let errors = String::from_utf8(output.stderr).unwrap();
@@ -275,4 +284,37 @@ fn neighbours_are_measured_against_the_load_alone() {
     for text in ["| `neighbours`, all of them: p99", "| `neighbours`, all of them: peak memory"] {
         assert!(page.contains(text), "{text}: {page}");
     }
+}
+
+#[cfg(feature = "rdkafka")]
+fn librdkafka_is_read_back_like_the_native_client() {
+    let server = server();
+    let common = format!("-b {} --client rdkafka", server.kafka());
+    for line in [
+        "-t one -c 8 --in-flight 500 --linger-ms 2 -s 100 --acks all",
+        "-t six -c 3 --connections per-task --in-flight 50 -s 1024 -p 6 --compression lz4",
+        "-t again -c 2 --connections 2 --in-flight 50 --idempotence",
+        "-t none -c 2 --acks 0",
+    ] {
+        let result = data(&format!("{common} {line} -d 1s -w 300ms"));
+        assert_eq!(result["configuration"]["client"], "rdkafka");
+        assert!(result["configuration"]["client_version"].is_string(), "{result:#}");
+        assert!(number(&result, "/read_back/stored") > 0.0, "{line}");
+        assert_eq!(number(&result, "/read_back/lost"), 0.0, "{line}");
+        assert_eq!(number(&result, "/summary/failed"), 0.0, "{line}");
+        assert!(number(&result, "/summary/latency/count") > 0.0, "{line}");
+        let per_request = number(&result, "/summary/messages_per_request");
+        assert!(per_request >= 0.9, "{line}: {per_request}");
+    }
+    let counted = data(&format!("{common} -t count -n 5000 -p 3 -c 2 --in-flight 100 -w 0"));
+    assert_eq!(number(&counted, "/summary/messages"), 5_000.0);
+    let text = ok(&format!("{common} -t count -m fetch --consumers 2 -d 20s"));
+    assert!(text.contains("fetch, client librdkafka "), "{text}");
+    for mode in ["consume", "fetch"] {
+        let read = data(&format!("{common} -t count -m {mode} --consumers 2 -d 20s"));
+        assert_eq!(number(&read, "/summary/messages"), 10_000.0, "{mode}");
+        assert_eq!(number(&read, "/summary/megabytes_per_second").signum(), 1.0, "{mode}");
+    }
+    let some = data(&format!("{common} -t count -m fetch -n 700 -d 20s"));
+    assert_eq!(number(&some, "/summary/messages"), 700.0);
 }
