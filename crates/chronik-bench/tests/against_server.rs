@@ -25,11 +25,17 @@ const TESTS: &[(&str, fn())] = &[
         "neighbours_are_measured_against_the_load_alone",
         neighbours_are_measured_against_the_load_alone,
     ),
+    (
+        "single_requests_the_tail_and_idleness_have_rows",
+        single_requests_the_tail_and_idleness_have_rows,
+    ),
     #[cfg(feature = "rdkafka")]
     (
         "librdkafka_is_read_back_like_the_native_client",
         librdkafka_is_read_back_like_the_native_client,
     ),
+    #[cfg(feature = "rdkafka")]
+    ("librdkafka_has_rows_of_its_own", librdkafka_has_rows_of_its_own),
 ];
 
 fn main() -> ExitCode {
@@ -286,6 +292,36 @@ fn neighbours_are_measured_against_the_load_alone() {
     }
 }
 
+/// The figures of the only block of a row's variant.
+fn figures<'a>(result: &'a Value, row: &str, variant: &str) -> &'a Value {
+    let mut rows = result["rows"].as_array().unwrap().iter();
+    let found = rows.find(|it| it["row"] == row && it["variant"] == variant);
+    &found.unwrap_or_else(|| panic!("{row} has no {variant}: {result:#}"))["blocks"][0]["figures"]
+}
+
+fn single_requests_the_tail_and_idleness_have_rows() {
+    let (result, page) = trial(
+        "one-in-flight tail-fetch idle librdkafka-consume --blocks 1 --block-seconds 300ms \
+         --durability fsync",
+    );
+    let single = figures(&result, "one-in-flight", "acks all");
+    assert!(number(single, "/p50_ms") > 0.0);
+    assert_eq!(number(single, "/messages_per_request"), 1.0);
+    for variant in ["1 consumer", "8 consumers"] {
+        let tail = figures(&result, "tail-fetch", variant);
+        for name in ["megabytes_per_second", "p99_ms", "server_cpu_seconds_per_gigabyte"] {
+            assert!(number(tail, &format!("/{name}")) > 0.0, "{variant} {name}: {tail:#}");
+        }
+    }
+    assert!(number(figures(&result, "idle", "idle"), "/ready_ms") > 0.0);
+    for rule in ["`one-in-flight`, acks all: p99 ms", "`tail-fetch`, 8 consumers", "ready ms"] {
+        assert!(page.contains(rule), "{rule}: {page}");
+    }
+    let has_librdkafka = cfg!(feature = "rdkafka");
+    assert_eq!(page.contains("not run: this build has no librdkafka"), !has_librdkafka, "{page}");
+    assert_eq!(page.contains("| librdkafka in its rows |"), has_librdkafka, "{page}");
+}
+
 #[cfg(feature = "rdkafka")]
 fn librdkafka_is_read_back_like_the_native_client() {
     let server = server();
@@ -317,4 +353,23 @@ fn librdkafka_is_read_back_like_the_native_client() {
     }
     let some = data(&format!("{common} -t count -m fetch -n 700 -d 20s"));
     assert_eq!(number(&some, "/summary/messages"), 700.0);
+}
+
+#[cfg(feature = "rdkafka")]
+fn librdkafka_has_rows_of_its_own() {
+    let (result, page) = trial(
+        "librdkafka-produce librdkafka-consume --blocks 1 --block-seconds 500ms --durability fsync",
+    );
+    for (row, variants) in [
+        ("librdkafka-produce", &["100 B", "256 B, 6 partitions", "1 KB"][..]),
+        ("librdkafka-consume", &["1 KB", "100 B"]),
+    ] {
+        for variant in variants {
+            let found = figures(&result, row, variant);
+            assert!(number(found, "/messages_per_second") > 0.0, "{row} {variant}: {found:#}");
+            assert!(number(found, "/server_cpu_micros_per_message") > 0.0, "{row} {variant}");
+            let rule = format!("`{row}`, {variant}: server cpu micros per message");
+            assert!(page.contains(&rule), "{rule}: {page}");
+        }
+    }
 }
