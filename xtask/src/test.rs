@@ -76,6 +76,18 @@ const STEPS: &[Step] = &[
         },
     },
     Step {
+        name: "witness",
+        headline: "the load tool works with librdkafka as its client",
+        advice: "Repeat with `cargo test -p chronik-bench --features rdkafka`; it needs make and a C \
+                 compiler.",
+        run: |root| {
+            let tool = ["--locked", "-p", "chronik-bench", "--features", "rdkafka"];
+            let rules = ["--all-targets", "--", "-D", "warnings"];
+            cargo(root, &[&["clippy"][..], &tool, &rules].concat())?;
+            cargo(root, &[&["test"][..], &tool].concat())
+        },
+    },
+    Step {
         name: "fuzz",
         headline: "inputs that once failed, and the seeds, do no harm",
         advice: "Repeat with `cargo xtask fuzz --replay`; it names the target and the input.",

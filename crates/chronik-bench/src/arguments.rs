@@ -162,7 +162,7 @@ pub struct AdditionalArguments {
     /// Times between the messages of an open loop.
     #[arg(long, value_enum, default_value_t)]
     pub arrival: Arrival,
-    /// Client to use.
+    /// Client that makes the load; what it writes is read back by the native one.
     #[arg(long, value_enum, default_value_t)]
     pub client: ClientKind,
     /// Process of the broker: CPU, memory and I/O of it are reported.
@@ -392,8 +392,19 @@ pub enum ClientKind {
     /// The one of this tool.
     #[default]
     Native,
-    /// librdkafka; not part of this build.
+    /// librdkafka, in builds with the feature `rdkafka`; modes produce, consume and fetch.
     Rdkafka,
+}
+
+impl ClientKind {
+    /// The client as it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Rdkafka => "rdkafka",
+        }
+    }
 }
 
 /// Form of what is printed.

@@ -4,7 +4,8 @@
 //! A batch as it was sent is known by the identity of its first message and by its CRC, which
 //! enter the same sum as at the writer (`ledger.rs`). Of a batch that the broker wrote anew
 //! (another codec, its own timestamps) every message is compared with what its writer must have
-//! put there. Batches of others are counted and skipped.
+//! put there; so is every message of a writer that does not know its batches, and these enter the
+//! sum one by one. Batches of others are counted and skipped.
 //!
 //! Memory follows the number of writers and holes, not the number of messages.
 
@@ -14,7 +15,7 @@ use std::ops::Range;
 use chronik_record::{BatchHeader, DecompressionLimits, TimestampType, records};
 use serde::Serialize;
 
-use crate::batch_template::{MessageShape, is_expected_value};
+use crate::batch_template::{ExpectedValue, MessageShape};
 use crate::identity::Identity;
 use crate::ledger::{BatchPlace, LaneLedger, LogSum};
 
@@ -25,6 +26,7 @@ const BATCH_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug)]
 pub struct Audit {
     shape: MessageShape,
+    expected: ExpectedValue,
     /// By partition and writer.
     lanes: BTreeMap<(i32, u32), LaneAudit>,
     partitions: BTreeMap<i32, PartitionAudit>,
@@ -129,7 +131,9 @@ impl Audit {
             let key = (ledger.partition, ledger.writer);
             (key, LaneAudit { ledger, next: 0, holes: Vec::new() })
         };
-        Self { shape, lanes: ledgers.into_iter().map(lane).collect(), partitions, verdict }
+        let (expected, lanes) =
+            (ExpectedValue::of(&shape), ledgers.into_iter().map(lane).collect());
+        Self { shape, expected, lanes, partitions, verdict }
     }
 
     /// Messages found so far, of this run.
@@ -174,11 +178,14 @@ impl Audit {
                 return self.differ(place, "records that cannot be read", |it| it.corrupt += count);
             }
         };
-        let Some(first) = first.filter(|it| self.lanes.contains_key(&(partition, it.writer)))
-        else {
+        let lane = first.and_then(|first| self.lanes.get(&(partition, first.writer)));
+        let (Some(first), Some(lane)) = (first, lane) else {
             self.verdict.foreign += u64::from(count);
             return;
         };
+        if lane.ledger.counts_messages {
+            return self.take_messages(partition, header, batch);
+        }
         let is_as_sent = header.attributes.codec() == Ok(self.shape.codec)
             && header.attributes.timestamp_type() == TimestampType::CreateTime;
         if !is_as_sent {
@@ -189,7 +196,35 @@ impl Audit {
             }
         }
         self.verdict.stored += u64::from(count);
-        self.place(partition, header, first, count);
+        let place = BatchPlace {
+            base_offset: header.base_offset.0,
+            writer: first.writer,
+            first_sequence: first.sequence,
+            count,
+            crc: header.crc,
+        };
+        self.place(partition, &place);
+    }
+
+    /// Takes the messages of a batch one by one.
+    fn take_messages(&mut self, partition: i32, header: &BatchHeader, batch: &[u8]) {
+        let limits = DecompressionLimits::output_bytes(BATCH_BYTES_MAX);
+        // The caller has read the first of them.
+        let Ok(records) = records(batch, limits) else { return };
+        for (base_offset, record) in (header.base_offset.0..).zip(&records) {
+            let value = record.ok().and_then(|record| record.value).unwrap_or_default();
+            let identity = Identity::read(value).filter(|_| self.expected.is(value));
+            let known = identity.filter(|it| self.lanes.contains_key(&(partition, it.writer)));
+            let Some(Identity { writer, sequence, .. }) = known else {
+                let place = || format!("partition {partition}, offset {base_offset}");
+                self.differ(place, "bytes nobody sent", |it| it.corrupt += 1);
+                continue;
+            };
+            self.verdict.stored += 1;
+            let (first_sequence, count, crc) = (sequence, 1, 0);
+            let place = BatchPlace { base_offset, writer, first_sequence, count, crc };
+            self.place(partition, &place);
+        }
     }
 
     fn first_identity(&self, batch: &[u8]) -> Result<Option<Identity>, ()> {
@@ -207,7 +242,7 @@ impl Audit {
             let identity = Identity::read(value);
             let follows =
                 identity.is_some_and(|it| it.writer == first.writer && it.sequence == sequence);
-            if !follows || !is_expected_value(&self.shape, value) {
+            if !follows || !self.expected.is(value) {
                 return false;
             }
         }
@@ -215,34 +250,27 @@ impl Audit {
     }
 
     /// Puts a batch into its writer's sequence and into the sum of its partition.
-    fn place(&mut self, partition: i32, header: &BatchHeader, first: Identity, count: u32) {
-        let lane = self.lanes.get_mut(&(partition, first.writer)).expect("the caller looked");
-        let sequences = first.sequence..first.sequence + u64::from(count);
-        let found = lane.take(&sequences);
+    fn place(&mut self, partition: i32, batch: &BatchPlace) {
+        let BatchPlace { base_offset, writer, first_sequence, count, .. } = *batch;
+        let lane = self.lanes.get_mut(&(partition, writer)).expect("the caller looked");
+        let found = lane.take(&(first_sequence..first_sequence + u64::from(count)));
         let place = || {
-            let writer = first.writer;
-            let offset = header.base_offset.0;
             format!(
-                "partition {partition}, offset {offset}, writer {writer}, sequence {}",
-                first.sequence
+                "partition {partition}, offset {base_offset}, writer {writer}, sequence \
+                 {first_sequence}"
             )
         };
         if found == Found::Again {
             return self.differ(place, "stored before", |it| it.duplicated += u64::from(count));
         }
-        if lane.ledger.is_unresolved(first.sequence) {
+        if lane.ledger.is_unresolved(first_sequence) {
             self.verdict.unacknowledged += u64::from(count);
-        } else if first.sequence >= lane.ledger.next_sequence {
+        } else if first_sequence >= lane.ledger.next_sequence {
             return self.differ(place, "never sent", |it| it.corrupt += u64::from(count));
         } else {
             let partition = self.partitions.entry(partition).or_default();
-            partition.found.add(&BatchPlace {
-                base_offset: if partition.has_offsets { header.base_offset.0 } else { 0 },
-                writer: first.writer,
-                first_sequence: first.sequence,
-                count,
-                crc: header.crc,
-            });
+            let base_offset = if partition.has_offsets { base_offset } else { 0 };
+            partition.found.add(&BatchPlace { base_offset, ..*batch });
         }
         if found == Found::Late {
             self.differ(place, "behind later ones", |it| it.reordered += u64::from(count));
@@ -484,6 +512,34 @@ mod tests {
         log[1][last] ^= 0x10;
         set_log_append_time(&mut log[1], 1_000);
         assert_eq!(audit(&writer, &log).corrupt, 3);
+    }
+
+    #[test]
+    fn messages_of_a_writer_that_knows_no_batches_are_compared_one_by_one() {
+        let mut writer = Writer::new(0);
+        let log: Vec<_> = (0..2).map(|_| writer.batch()).collect();
+        let mut ledger = LaneLedger::of_messages(0, 0);
+        ledger.next_sequence = 6;
+        for (base_offset, first_sequence) in (0..6_i64).zip(0..) {
+            let (writer, count, crc) = (0, 1, 0);
+            ledger.acknowledge(&BatchPlace { base_offset, writer, first_sequence, count, crc });
+        }
+        writer.ledger = ledger;
+        let verdict = audit(&writer, &log);
+        assert!(verdict.is_clean(), "{verdict:?}");
+        assert_eq!((verdict.acknowledged, verdict.stored), (6, 6));
+        let lost = audit(&writer, &log[..1]);
+        assert_eq!((lost.lost, lost.stored), (3, 3));
+        let doubled = audit(&writer, &[log[0].clone(), log[1].clone(), at(log[1].clone(), 6)]);
+        assert_eq!((doubled.duplicated, doubled.lost), (3, 0));
+        let mut forged = log.clone();
+        let last = forged[1].len() - 9;
+        forged[1][last] ^= 0x10;
+        chronik_record::set_max_timestamp(&mut forged[1], 5);
+        let verdict = audit(&writer, &forged);
+        assert_eq!((verdict.corrupt, verdict.lost), (1, 1), "{verdict:?}");
+        writer.ledger.sum = LogSum::default();
+        assert_eq!(audit(&writer, &log).partitions_that_differ, 1, "other offsets");
     }
 
     #[test]

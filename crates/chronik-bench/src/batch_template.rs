@@ -86,7 +86,7 @@ impl BatchTemplate {
     #[must_use]
     pub fn new(shape: MessageShape, messages_max: u32) -> Self {
         assert!(messages_max >= 1, "a batch has at least one message");
-        let value = filled_value(&shape);
+        let value = shape.filled_value();
         let key = [0; KEY_BYTES];
         let mut builder = BatchBuilder::new(Codec::None);
         let mut ends = Vec::with_capacity(messages_max as usize);
@@ -165,22 +165,10 @@ impl BatchTemplate {
                     let at = value + Identity::INTENDED;
                     put(&mut self.bytes, at, run.intended.0.to_be_bytes());
                 }
-                let key = self.key(stamp.partition, sequence);
+                let key = self.shape.key(stamp.partition, sequence);
                 put(&mut self.bytes, value - value_length_bytes - KEY_BYTES, key.to_be_bytes());
                 sequence += 1;
             }
-        }
-    }
-
-    fn key(&self, partition: i32, sequence: u64) -> u64 {
-        match self.shape.keys {
-            KeyPattern::Random => {
-                let place =
-                    u64::from(self.shape.writer) << 32 | u64::from(partition.unsigned_abs());
-                mix(mix(place) ^ sequence)
-            }
-            KeyPattern::Sequential => sequence,
-            KeyPattern::Fixed => 0,
         }
     }
 }
@@ -188,41 +176,70 @@ impl BatchTemplate {
 /// Bytes by which the offset delta of a late record can be longer than that of the second.
 const RECORD_GROWTH_BYTES: usize = 3;
 
-/// Checks that `value` is what a writer of `shape` puts into a message with this identity.
-#[must_use]
-pub fn is_expected_value(shape: &MessageShape, value: &[u8]) -> bool {
-    let Some(identity) = Identity::read(value) else { return false };
-    let mut expected = filled_value(&MessageShape { writer: identity.writer, ..*shape });
-    if identity.run != shape.run || expected.len() != value.len() {
-        return false;
-    }
-    identity.write(&mut expected);
-    expected == value
+/// What every message of a run has behind its identity, to compare messages with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExpectedValue {
+    run: u32,
+    bytes: Vec<u8>,
 }
 
-/// A value with its filler and the constant part of its identity.
-fn filled_value(shape: &MessageShape) -> Vec<u8> {
-    const WORDS: &[u8] = b"the quick brown fox jumps over the lazy dog while the river runs on ";
-    let mut value = vec![0; shape.value_bytes];
-    match shape.payload {
-        PayloadPattern::Zeros => {}
-        PayloadPattern::Text => {
-            for (byte, word) in value.iter_mut().zip(WORDS.iter().cycle()) {
-                *byte = *word;
+impl ExpectedValue {
+    /// What writers of `shape` put into their messages.
+    #[must_use]
+    pub fn of(shape: &MessageShape) -> Self {
+        Self { run: shape.run, bytes: shape.filled_value() }
+    }
+
+    /// True if `value` is what a writer of the shape puts into the message with its identity.
+    #[must_use]
+    pub fn is(&self, value: &[u8]) -> bool {
+        let is_of_run = Identity::read(value).is_some_and(|identity| identity.run == self.run);
+        is_of_run
+            && value.len() == self.bytes.len()
+            && value[Identity::SIZE..] == self.bytes[Identity::SIZE..]
+    }
+}
+
+impl MessageShape {
+    /// The key of a message.
+    #[must_use]
+    pub fn key(&self, partition: i32, sequence: u64) -> u64 {
+        match self.keys {
+            KeyPattern::Random => {
+                let place = u64::from(self.writer) << 32 | u64::from(partition.unsigned_abs());
+                mix(mix(place) ^ sequence)
             }
-        }
-        PayloadPattern::Random => {
-            for (index, chunk) in value.chunks_mut(8).enumerate() {
-                let word = mix(u64::from(shape.run) ^ (index as u64) << 32).to_be_bytes();
-                chunk.copy_from_slice(&word[..chunk.len()]);
-            }
+            KeyPattern::Sequential => sequence,
+            KeyPattern::Fixed => 0,
         }
     }
-    if value.len() >= Identity::SIZE {
-        let (run, writer) = (shape.run, shape.writer);
-        Identity { run, writer, sequence: 0, intended: Moment(0) }.write(&mut value);
+
+    /// A value with its filler and the constant part of its identity.
+    #[must_use]
+    pub fn filled_value(&self) -> Vec<u8> {
+        const WORDS: &[u8] =
+            b"the quick brown fox jumps over the lazy dog while the river runs on ";
+        let mut value = vec![0; self.value_bytes];
+        match self.payload {
+            PayloadPattern::Zeros => {}
+            PayloadPattern::Text => {
+                for (byte, word) in value.iter_mut().zip(WORDS.iter().cycle()) {
+                    *byte = *word;
+                }
+            }
+            PayloadPattern::Random => {
+                for (index, chunk) in value.chunks_mut(8).enumerate() {
+                    let word = mix(u64::from(self.run) ^ (index as u64) << 32).to_be_bytes();
+                    chunk.copy_from_slice(&word[..chunk.len()]);
+                }
+            }
+        }
+        if value.len() >= Identity::SIZE {
+            let (run, writer) = (self.run, self.writer);
+            Identity { run, writer, sequence: 0, intended: Moment(0) }.write(&mut value);
+        }
+        value
     }
-    value
 }
 
 fn stamp_header(batch: &mut [u8], stamp: &Stamp<'_>, count: u32) {
@@ -313,16 +330,17 @@ mod tests {
             .iter()
             .map(|record| {
                 let value = record.unwrap().value.unwrap().to_vec();
-                assert!(is_expected_value(&shape, &value));
+                assert!(ExpectedValue::of(&shape).is(&value));
                 let identity = Identity::read(&value).unwrap();
                 assert_eq!((identity.run, identity.writer), (9, 3));
                 (identity.sequence, identity.intended.0)
             })
             .collect();
         assert_eq!(found, [(500, 10), (501, 10), (502, 20)]);
-        let mut wrong = filled_value(&shape);
+        let mut wrong = shape.filled_value();
         wrong[99] ^= 1;
-        assert!(!is_expected_value(&shape, &wrong));
+        assert!(!ExpectedValue::of(&shape).is(&wrong));
+        assert!(!ExpectedValue::of(&shape).is(&wrong[..20]));
     }
 
     #[test]

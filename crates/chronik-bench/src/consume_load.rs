@@ -8,11 +8,13 @@ use std::thread::{self, JoinHandle};
 
 use chronik_protocol::ApiKey;
 
+use crate::arguments::ClientKind;
 use crate::client::{ClientError, Connection};
 use crate::clock::RunClock;
 use crate::consumer_engine::{ConsumerEngine, ReadPosition, Reading};
 use crate::consumer_worker::{Consumer, ConsumerWorker};
 use crate::failure::Failure;
+use crate::librdkafka;
 use crate::pinning::pin_worker;
 use crate::plan::Plan;
 use crate::produce_load::{Target, probe_of, schedule_of};
@@ -37,9 +39,16 @@ pub enum Extent {
 /// Readers, grouped by the thread that drives them.
 #[derive(Debug)]
 pub struct ConsumeLoad {
-    workers: Vec<Vec<Consumer>>,
-    /// TCP connections.
+    workers: Vec<Crew>,
+    /// TCP connections, or clients of librdkafka.
     pub connections: u32,
+}
+
+/// The readers of one thread.
+#[derive(Debug)]
+enum Crew {
+    Native(Vec<Consumer>),
+    Librdkafka(Box<librdkafka::Consumer>),
 }
 
 impl ConsumeLoad {
@@ -54,36 +63,45 @@ impl ConsumeLoad {
         reading: Reading,
         extent: Extent,
     ) -> Result<Self, Failure> {
+        let starts = starts(plan, target, extent)?;
+        let ends = target.log_ends(plan.request_timeout())?;
+        let position = |partition: &i32| ReadPosition {
+            partition: *partition,
+            next_offset: starts.get(partition).copied().unwrap_or(0),
+            target: match extent {
+                Extent::Backlog => ends.get(partition).copied().unwrap_or(0),
+                Extent::Everything | Extent::Tail => i64::MAX,
+            },
+        };
+        let positions = |partitions: &[i32]| partitions.iter().map(position).collect::<Vec<_>>();
+        let consumers = plan.flags.additions.consumers;
+        if plan.flags.additions.client == ClientKind::Rdkafka {
+            let partitions: Vec<_> = (0..target.topic.partitions.len() as i32).collect();
+            let crew = |_| {
+                let positions = positions(&partitions);
+                let consumer = librdkafka::Consumer::new(plan, &target.topic.name, positions);
+                consumer.map(|consumer| Crew::Librdkafka(Box::new(consumer)))
+            };
+            let workers = (0..consumers).map(crew).collect::<Result<_, _>>()?;
+            return Ok(Self { workers, connections: consumers });
+        }
         let by_name = target.versions.choose(ApiKey::Fetch, NEWEST_BY_NAME);
         let version = by_name.or_else(|| target.versions.choose(ApiKey::Fetch, i16::MAX));
         let address = plan.flags.bootstrap_servers.clone();
         let version = version.ok_or(ClientError::Unsupported { address, api: ApiKey::Fetch })?;
-        let starts = starts(plan, target, extent)?;
-        let ends = target.log_ends(plan.request_timeout())?;
-        let mut consumers = Vec::new();
-        for _ in 0..plan.flags.additions.consumers {
+        let count = plan.workers.min(consumers as usize * target.leaders.len()).max(1);
+        let mut workers: Vec<Vec<Consumer>> = (0..count).map(|_| Vec::new()).collect();
+        let mut connections = 0;
+        for _ in 0..consumers {
             for (leader, partitions) in &target.leaders {
-                let position = |partition: &i32| ReadPosition {
-                    partition: *partition,
-                    next_offset: starts.get(partition).copied().unwrap_or(0),
-                    target: match extent {
-                        Extent::Backlog => ends.get(partition).copied().unwrap_or(0),
-                        Extent::Everything | Extent::Tail => i64::MAX,
-                    },
-                };
-                let positions = partitions.iter().map(position).collect();
                 let topic = (target.topic.name.as_str(), target.topic.id);
-                let engine = ConsumerEngine::new(topic, version, reading, positions);
-                consumers.push(Consumer { engine, leader: leader.clone() });
+                let engine = ConsumerEngine::new(topic, version, reading, positions(partitions));
+                let consumer = Consumer { engine, leader: leader.clone() };
+                workers[connections as usize % count].push(consumer);
+                connections += 1;
             }
         }
-        let connections = consumers.len() as u32;
-        let count = plan.workers.min(consumers.len()).max(1);
-        let mut workers: Vec<Vec<Consumer>> = (0..count).map(|_| Vec::new()).collect();
-        for (index, consumer) in consumers.into_iter().enumerate() {
-            workers[index % count].push(consumer);
-        }
-        Ok(Self { workers, connections })
+        Ok(Self { workers: workers.into_iter().map(Crew::Native).collect(), connections })
     }
 
     /// Worker threads this load needs.
@@ -111,7 +129,7 @@ impl ConsumeLoad {
             _ => u64::MAX,
         };
         let mut threads = Vec::new();
-        for (index, consumers) in self.workers.into_iter().enumerate() {
+        for (index, crew) in self.workers.into_iter().enumerate() {
             let (stop, reports) = (Arc::clone(&stop), reports.clone());
             let timeout = plan.request_timeout();
             let pin = plan.flags.additions.pin.clone();
@@ -119,11 +137,23 @@ impl ConsumeLoad {
             let body = move || -> Result<RecorderEnd, Failure> {
                 pin_worker(pin.as_ref(), index)?;
                 let recorder = Recorder::new(index, schedule, schedule.start, reports);
-                let stop = (stop, outlasts_schedule);
-                let limits = (timeout, budget);
-                let worker = ConsumerWorker::connect(clock, consumers, recorder, stop, limits)?;
-                thread::sleep(schedule.start.since(clock.now()));
-                worker.run()
+                let wait = || thread::sleep(schedule.start.since(clock.now()));
+                match crew {
+                    Crew::Native(consumers) => {
+                        let stop = (stop, outlasts_schedule);
+                        let limits = (timeout, budget);
+                        let worker =
+                            ConsumerWorker::connect(clock, consumers, recorder, stop, limits)?;
+                        wait();
+                        worker.run()
+                    }
+                    Crew::Librdkafka(consumer) => {
+                        let recorder = (index, recorder);
+                        let worker = consumer.connect(clock, recorder, stop, budget)?;
+                        wait();
+                        worker.run()
+                    }
+                }
             };
             threads.push(thread.spawn(body).map_err(Failure::system("start a worker thread"))?);
         }

@@ -4,7 +4,8 @@
 //! The sum over all acknowledged batches of a hash of their place, identity and checksum does
 //! not depend on the order in which acknowledgements arrive, and equals the same sum over the
 //! batches read back only if each of them is where it was acknowledged, with the bytes that were
-//! sent. Sequences that are not known to be stored are listed, so that the read back may find
+//! sent. A writer that is not told which batches its messages went in adds every message by itself,
+//! with the checksum 0. Sequences that are not known to be stored are listed, so that the read back may find
 //! them or not.
 
 use std::ops::Range;
@@ -69,6 +70,8 @@ pub struct LaneLedger {
     pub acknowledged_end: i64,
     /// False if a batch was acknowledged without its offset.
     pub has_offsets: bool,
+    /// True if the sum is over messages instead of batches.
+    pub counts_messages: bool,
 }
 
 impl LaneLedger {
@@ -76,6 +79,13 @@ impl LaneLedger {
     #[must_use]
     pub fn new(partition: i32, writer: u32) -> Self {
         Self { partition, writer, has_offsets: true, ..Self::default() }
+    }
+
+    /// A ledger without entries of a writer that knows nothing of batches.
+    #[must_use]
+    #[cfg_attr(not(feature = "rdkafka"), allow(dead_code, reason = "only librdkafka needs it"))]
+    pub fn of_messages(partition: i32, writer: u32) -> Self {
+        Self { counts_messages: true, ..Self::new(partition, writer) }
     }
 
     /// Notes a batch that the broker acknowledged at `batch.base_offset`; a negative offset says
@@ -94,7 +104,10 @@ impl LaneLedger {
     /// Notes messages that may or may not be stored.
     pub fn leave_unresolved(&mut self, sequences: Range<u64>) {
         let at = self.unresolved.partition_point(|range| range.start < sequences.start);
-        self.unresolved.insert(at, sequences);
+        match at.checked_sub(1).map(|before| &mut self.unresolved[before]) {
+            Some(before) if before.end == sequences.start => before.end = sequences.end,
+            _ => self.unresolved.insert(at, sequences),
+        }
     }
 
     /// True if nothing is known about the fate of `sequence`.
@@ -154,9 +167,10 @@ mod tests {
     fn unresolved_sequences_are_neither_acknowledged_nor_forgotten() {
         let mut ledger = LaneLedger::new(0, 0);
         ledger.next_sequence = 100;
-        ledger.leave_unresolved(50..60);
+        ledger.leave_unresolved(50..59);
         ledger.leave_unresolved(10..11);
-        assert_eq!(ledger.acknowledged(), 89);
+        ledger.leave_unresolved(59..60);
+        assert_eq!((ledger.acknowledged(), ledger.unresolved.len()), (89, 2));
         for (sequence, is_unresolved) in
             [(9, false), (10, true), (11, false), (59, true), (60, false)]
         {

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Steps are pure (`producer_engine`, `consumer_engine`, `audit`, `pacer`); sockets, threads and
-//! clocks are in the workers. A closed loop has tasks that wait for their answers; an open loop
+//! clocks are in the workers. In builds with the feature `rdkafka`, librdkafka makes the load
+//! instead if it is asked for (`librdkafka`). A closed loop has tasks that wait for their answers; an open loop
 //! has intended times, and latency counts from them. Workers share no lock and no histogram.
 //!
 //! The tool speaks the public protocol with chronik-protocol and chronik-record, and knows nothing
@@ -29,6 +30,11 @@ mod floor;
 mod identity;
 mod journal_floor;
 mod ledger;
+#[cfg(feature = "rdkafka")]
+mod librdkafka;
+#[cfg(not(feature = "rdkafka"))]
+#[path = "librdkafka_absent.rs"]
+mod librdkafka;
 mod modes;
 mod null_broker;
 mod output;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chronik_record::Codec;
 use serde::Serialize;
 
 use crate::arguments::{
@@ -11,6 +12,7 @@ use crate::arguments::{
 use crate::client::Endpoint;
 use crate::failure::Failure;
 use crate::identity::Identity;
+use crate::librdkafka;
 
 /// Measured time without --duration, as in the original tool.
 const DURATION_DEFAULT: Duration = Duration::from_secs(60);
@@ -26,6 +28,12 @@ const SAMPLES_WANTED: u32 = 40;
 
 /// Shortest sample.
 const SAMPLE_MIN: Duration = Duration::from_millis(50);
+
+/// Clients of librdkafka in one run at most: each has three threads or more.
+const LIBRDKAFKA_CLIENTS_MAX: u32 = 256;
+
+/// Messages that librdkafka has under way at most.
+const LIBRDKAFKA_SLOTS_MAX: u64 = 10_000_000;
 
 /// How load is compared with that of other tools (see docs/benchmarks).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -65,10 +73,10 @@ impl Plan {
     pub fn new(flags: LoadArguments) -> Result<Self, Failure> {
         let usage = |text: String| Err(Failure::Usage(text));
         let more = &flags.additions;
-        if more.client == ClientKind::Rdkafka {
-            return usage(
-                "--client rdkafka: this build has no librdkafka; use --client native".to_owned(),
-            );
+        if more.client == ClientKind::Rdkafka
+            && let Some(reason) = librdkafka_obstacle(&flags)
+        {
+            return usage(format!("--client rdkafka: {reason}"));
         }
         if let Some(group) = &flags.consumer_group {
             return usage(format!(
@@ -170,6 +178,48 @@ impl Plan {
     }
 }
 
+/// Why librdkafka cannot follow a command line, if it cannot.
+fn librdkafka_obstacle(flags: &LoadArguments) -> Option<String> {
+    let more = &flags.additions;
+    let clients = match (flags.mode, more.connections) {
+        (Mode::Consume | Mode::Fetch, _) => more.consumers,
+        (_, Connections::Shared) => 1,
+        (_, Connections::PerTask) => flags.concurrency,
+        (_, Connections::Count(count)) => count.min(flags.concurrency),
+    };
+    let is_known = matches!(flags.compression, Codec::None | Codec::Snappy | Codec::Lz4);
+    let slots = u64::from(flags.concurrency) * u64::from(more.in_flight);
+    let obstacles = [
+        (
+            !librdkafka::IS_BUILT_IN,
+            "this build has no librdkafka; build one with `cargo build --release -p chronik-bench \
+             --features rdkafka`, or use --client native"
+                .to_owned(),
+        ),
+        (
+            !matches!(flags.mode, Mode::Produce | Mode::Consume | Mode::Fetch),
+            format!("mode {} is for --client native", name(flags.mode)),
+        ),
+        (
+            flags.rate_limit.max(more.rate) > 0,
+            "an open loop (--rate) is for --client native".to_owned(),
+        ),
+        (more.follow, "--follow is for --client native".to_owned()),
+        (more.headroom, "--headroom is for --client native".to_owned()),
+        (more.workers.is_some(), "--workers does nothing: each client has a thread".to_owned()),
+        (!is_known, format!("it has no {} in this build", flags.compression.name())),
+        (
+            clients > LIBRDKAFKA_CLIENTS_MAX,
+            format!("{clients} clients are more than {LIBRDKAFKA_CLIENTS_MAX}"),
+        ),
+        (
+            slots > LIBRDKAFKA_SLOTS_MAX,
+            format!("{slots} messages in flight are more than {LIBRDKAFKA_SLOTS_MAX}"),
+        ),
+    ];
+    obstacles.into_iter().find_map(|(is_there, reason)| is_there.then_some(reason))
+}
+
 /// The mode as it is typed.
 #[must_use]
 pub fn name(mode: Mode) -> &'static str {
@@ -227,6 +277,8 @@ pub struct Configuration {
     warmup_seconds: f64,
     message_count: u64,
     client: &'static str,
+    /// Version of a client that is not this tool.
+    client_version: Option<String>,
 }
 
 /// What the configuration of a result needs besides the plan.
@@ -282,7 +334,11 @@ impl Configuration {
             duration_seconds: plan.duration.map(|it| it.as_secs_f64()),
             warmup_seconds: flags.warmup_duration.as_secs_f64(),
             message_count: flags.message_count,
-            client: "native",
+            client: flags.additions.client.name(),
+            client_version: match flags.additions.client {
+                ClientKind::Native => None,
+                ClientKind::Rdkafka => librdkafka::version(),
+            },
         }
     }
 
@@ -291,6 +347,9 @@ impl Configuration {
     pub fn shape_line(&self) -> String {
         let mut parts = vec![self.mode.to_owned()];
         let mut part = |text: String| parts.push(text);
+        if let Some(version) = &self.client_version {
+            part(format!("client librdkafka {version}"));
+        }
         if self.partitions > 0 {
             part(format!("{} partitions x {} replicas", self.partitions, self.replication_factor));
         }
@@ -436,7 +495,6 @@ pub(crate) mod tests {
     #[test]
     fn what_does_not_fit_together_is_refused_in_a_sentence() {
         for (line, word) in [
-            (vec!["--client", "rdkafka"], "no librdkafka"),
             (vec!["--consumer-group", "g"], "--consumer-group g"),
             (vec!["--message-size", "10"], "--no-validate"),
             (vec!["--mode", "verify", "--acks", "0"], "--acks all"),
@@ -453,6 +511,32 @@ pub(crate) mod tests {
             assert!(message.contains(word), "{line:?}: {message}");
         }
         assert!(try_plan(&["--message-size", "0", "--no-validate"]).is_ok());
+    }
+
+    #[test]
+    fn librdkafka_follows_what_it_can_if_this_build_has_it() {
+        let with = |line: &[&str]| try_plan(&[&["--client", "rdkafka"], line].concat());
+        if !librdkafka::IS_BUILT_IN {
+            let message = with(&[]).expect_err("this build does not have it");
+            assert!(message.contains("-p chronik-bench --features rdkafka"), "{message}");
+            return;
+        }
+        for line in [&[][..], &["-m", "fetch"], &["-m", "consume", "--consumers", "8"]] {
+            assert!(with(line).is_ok(), "{line:?}");
+        }
+        for (line, word) in [
+            (vec!["-m", "mixed"], "mode mixed is for --client native"),
+            (vec!["--rate", "5"], "--rate"),
+            (vec!["-m", "fetch", "--follow"], "--follow"),
+            (vec!["--headroom"], "--headroom"),
+            (vec!["--workers", "2"], "--workers"),
+            (vec!["--compression", "zstd"], "no zstd"),
+            (vec!["-c", "300", "--connections", "per-task"], "300 clients"),
+            (vec!["--in-flight", "1000000"], "64000000 messages"),
+        ] {
+            let message = with(&line).expect_err("librdkafka cannot");
+            assert!(message.contains(word), "{line:?}: {message}");
+        }
     }
 
     #[test]

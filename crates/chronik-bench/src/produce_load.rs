@@ -10,7 +10,7 @@ use std::time::Duration;
 use chronik_common::Uuid;
 use chronik_protocol::ApiKey;
 
-use crate::arguments::Connections;
+use crate::arguments::{ClientKind, Connections};
 use crate::audit::{Audit, Verdict};
 use crate::batch_template::{BatchTemplate, MessageShape};
 use crate::client::{
@@ -20,6 +20,7 @@ use crate::clock::RunClock;
 use crate::failure::Failure;
 use crate::identity::mix;
 use crate::ledger::LaneLedger;
+use crate::librdkafka;
 use crate::pacer::Pacer;
 use crate::pinning::pin_worker;
 use crate::plan::{Plan, Surroundings};
@@ -156,9 +157,16 @@ pub struct ProduceLoad {
     shape: MessageShape,
     /// Log ends before the load.
     starts: BTreeMap<i32, i64>,
-    workers: Vec<Vec<Producer>>,
-    /// TCP connections.
+    workers: Vec<Crew>,
+    /// TCP connections, or clients of librdkafka.
     pub connections: u32,
+}
+
+/// The producers of one thread.
+#[derive(Debug)]
+enum Crew {
+    Native(Vec<Producer>),
+    Librdkafka(Box<librdkafka::Producer>),
 }
 
 /// What a load left.
@@ -186,9 +194,11 @@ impl ProduceLoad {
             BTreeMap::new()
         };
         let flags = &plan.flags;
-        let leaders: Vec<_> = target.leaders.iter().collect();
+        let client = flags.additions.client;
         let wanted = match flags.additions.connections {
-            Connections::Shared => leaders.len() as u32,
+            // A client of librdkafka connects to every leader.
+            Connections::Shared if client == ClientKind::Rdkafka => 1,
+            Connections::Shared => target.leaders.len() as u32,
             Connections::PerTask => flags.concurrency,
             Connections::Count(count) => count,
         };
@@ -202,43 +212,10 @@ impl ProduceLoad {
             run,
             writer: 0,
         };
-        let request = request_shape(plan, target)?;
-        let count = plan.workers.min(connections as usize);
-        let mut workers: Vec<Vec<Producer>> = (0..count).map(|_| Vec::new()).collect();
-        let mut identities = plan
-            .is_idempotent
-            .then(|| Connection::open(&plan.endpoints, plan.request_timeout()))
-            .transpose()?;
-        for writer in 0..connections {
-            let (leader, partitions) = leaders[writer as usize % leaders.len()];
-            let tasks = share(u64::from(flags.concurrency), connections, writer) as u32;
-            let engine_shape = engine_shape(plan, &shape, tasks);
-            let template = BatchTemplate::new(
-                MessageShape { writer, ..shape },
-                engine_shape.request_messages_max,
-            );
-            let producer = match &mut identities {
-                Some(connection) => Some(connection.init_producer_id()?),
-                None => None,
-            };
-            let request = RequestTemplate::new(&request).map_err(ClientError::from)?;
-            let engine = ProducerEngine::new(
-                engine_shape,
-                request,
-                template,
-                producer,
-                (writer, partitions),
-            );
-            let budget = match flags.message_count {
-                0 => u64::MAX,
-                total => share(total, connections, writer),
-            };
-            workers[writer as usize % count].push(Producer {
-                engine,
-                leader: leader.clone(),
-                budget,
-            });
-        }
+        let workers = match client {
+            ClientKind::Native => native_crews(plan, target, shape, connections)?,
+            ClientKind::Rdkafka => librdkafka_crews(plan, target, shape, connections)?,
+        };
         Ok(Self { shape, starts, workers, connections })
     }
 
@@ -272,13 +249,13 @@ impl ProduceLoad {
         first: usize,
         reports: &Sender<Report>,
     ) -> Result<Vec<thread::JoinHandle<Result<WorkerEnd, Failure>>>, Failure> {
-        let total = self.workers.iter().map(Vec::len).sum::<usize>() as f64;
+        let total = f64::from(self.connections);
         let mut threads = Vec::new();
-        for (index, producers) in self.workers.into_iter().enumerate() {
+        for (index, crew) in self.workers.into_iter().enumerate() {
             let number = first + index;
             let context = context.clone();
             let reports = reports.clone();
-            let part = producers.len() as f64 / total;
+            let part = crew.connections() / total;
             let arrival = plan.flags.additions.arrival;
             let pacer = plan
                 .rate
@@ -290,15 +267,94 @@ impl ProduceLoad {
                 pin_worker(pin.as_ref(), number)?;
                 let recorder = Recorder::new(number, schedule, schedule.start, reports);
                 let clock = context.clock;
-                let worker = ProducerWorker::connect(context, producers, recorder, pacer, timeout)?;
-                let lead = schedule.start.since(clock.now());
-                thread::sleep(lead);
-                worker.run().map_err(Failure::system("wait for sockets"))
+                let wait = || thread::sleep(schedule.start.since(clock.now()));
+                match crew {
+                    Crew::Native(producers) => {
+                        let worker =
+                            ProducerWorker::connect(context, producers, recorder, pacer, timeout)?;
+                        wait();
+                        worker.run().map_err(Failure::system("wait for sockets"))
+                    }
+                    Crew::Librdkafka(producer) => {
+                        let worker = producer.connect(context, (number, recorder))?;
+                        wait();
+                        Ok(worker.run())
+                    }
+                }
             };
             threads.push(thread.spawn(body).map_err(Failure::system("start a worker thread"))?);
         }
         Ok(threads)
     }
+}
+
+impl Crew {
+    /// Its part of the connections of a load.
+    fn connections(&self) -> f64 {
+        match self {
+            Self::Native(producers) => producers.len() as f64,
+            Self::Librdkafka(_) => 1.0,
+        }
+    }
+}
+
+/// Producers with a connection each, dealt out to the threads of a plan.
+fn native_crews(
+    plan: &Plan,
+    target: &Target,
+    shape: MessageShape,
+    connections: u32,
+) -> Result<Vec<Crew>, Failure> {
+    let leaders: Vec<_> = target.leaders.iter().collect();
+    let request = request_shape(plan, target)?;
+    let count = plan.workers.min(connections as usize);
+    let mut workers: Vec<Vec<Producer>> = (0..count).map(|_| Vec::new()).collect();
+    let mut identities = plan
+        .is_idempotent
+        .then(|| Connection::open(&plan.endpoints, plan.request_timeout()))
+        .transpose()?;
+    for writer in 0..connections {
+        let (leader, partitions) = leaders[writer as usize % leaders.len()];
+        let (tasks, budget) = part_of(plan, connections, writer);
+        let engine_shape = engine_shape(plan, &shape, tasks);
+        let template =
+            BatchTemplate::new(MessageShape { writer, ..shape }, engine_shape.request_messages_max);
+        let producer = match &mut identities {
+            Some(connection) => Some(connection.init_producer_id()?),
+            None => None,
+        };
+        let request = RequestTemplate::new(&request).map_err(ClientError::from)?;
+        let engine =
+            ProducerEngine::new(engine_shape, request, template, producer, (writer, partitions));
+        let leader = leader.clone();
+        workers[writer as usize % count].push(Producer { engine, leader, budget });
+    }
+    Ok(workers.into_iter().map(Crew::Native).collect())
+}
+
+/// One thread per client, each of which writes to every partition.
+fn librdkafka_crews(
+    plan: &Plan,
+    target: &Target,
+    shape: MessageShape,
+    clients: u32,
+) -> Result<Vec<Crew>, Failure> {
+    let crew = |writer: u32| {
+        let (shape, part) = (MessageShape { writer, ..shape }, part_of(plan, clients, writer));
+        let producer = librdkafka::Producer::new(plan, target, shape, part);
+        producer.map(|producer| Crew::Librdkafka(Box::new(producer)))
+    };
+    (0..clients).map(crew).collect()
+}
+
+/// Tasks of connection `writer`, and messages that it may send.
+fn part_of(plan: &Plan, connections: u32, writer: u32) -> (u32, u64) {
+    let tasks = share(u64::from(plan.flags.concurrency), connections, writer) as u32;
+    let budget = match plan.flags.message_count {
+        0 => u64::MAX,
+        total => share(total, connections, writer),
+    };
+    (tasks, budget)
 }
 
 /// Waits for worker threads.

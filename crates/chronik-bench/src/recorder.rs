@@ -120,7 +120,7 @@ pub struct Sample {
     pub failed_latency: Option<Histogram<u64>>,
     /// Failures by reason.
     pub errors: BTreeMap<String, u64>,
-    /// CPU time the worker used.
+    /// CPU time that is charged to the worker.
     pub cpu: Duration,
 }
 
@@ -162,6 +162,8 @@ pub struct Recorder {
     current: Sample,
     /// End of the current sample, exclusive.
     current_end: Moment,
+    /// CPU time so far of what is charged to the worker: its thread, unless it was told otherwise.
+    cpu: fn() -> Duration,
     cpu_before: Duration,
     reports: Sender<Report>,
     /// When the last success of the measured time came.
@@ -180,12 +182,21 @@ impl Recorder {
             schedule,
             current: Sample::new(schedule.sample_at(now)),
             current_end: schedule.sample_end(now),
+            cpu: thread_cpu,
             cpu_before: thread_cpu(),
             reports,
             last_success: now,
             longest_gap: (Duration::ZERO, now),
             first_error: None,
         }
+    }
+
+    /// The recorder of a worker that is charged with `cpu` instead of with its thread's time.
+    #[must_use]
+    #[cfg_attr(not(feature = "rdkafka"), allow(dead_code, reason = "only librdkafka needs it"))]
+    pub fn charging(mut self, cpu: fn() -> Duration) -> Self {
+        (self.cpu, self.cpu_before) = (cpu, cpu());
+        self
     }
 
     /// When the run warms up, measures, and ends.
@@ -211,7 +222,7 @@ impl Recorder {
     }
 
     fn hand_over(&mut self, next: Sample) {
-        let cpu = thread_cpu();
+        let cpu = (self.cpu)();
         let mut sample = Box::new(std::mem::replace(&mut self.current, next));
         sample.cpu = cpu.saturating_sub(self.cpu_before);
         self.cpu_before = cpu;
@@ -268,7 +279,12 @@ impl Recorder {
 
     /// Counts an answered request.
     pub fn request(&mut self) {
-        self.current.counts.requests += 1;
+        self.requests(1);
+    }
+
+    /// Counts answered requests.
+    pub fn requests(&mut self, count: u64) {
+        self.current.counts.requests += count;
     }
 
     /// Counts messages that were sent late.

@@ -25,6 +25,17 @@ const TESTS: &[(&str, fn())] = &[
         "neighbours_are_measured_against_the_load_alone",
         neighbours_are_measured_against_the_load_alone,
     ),
+    (
+        "single_requests_the_tail_and_idleness_have_rows",
+        single_requests_the_tail_and_idleness_have_rows,
+    ),
+    #[cfg(feature = "rdkafka")]
+    (
+        "librdkafka_is_read_back_like_the_native_client",
+        librdkafka_is_read_back_like_the_native_client,
+    ),
+    #[cfg(feature = "rdkafka")]
+    ("librdkafka_has_rows_of_its_own", librdkafka_has_rows_of_its_own),
 ];
 
 fn main() -> ExitCode {
@@ -192,9 +203,13 @@ fn failures_have_their_exit_codes() {
     let json = bench(&format!("-b {nobody} -d 1s --output json"));
     let object: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&object["ok"], &object["error"]["code"]), (&false.into(), &"unreachable".into()));
-    for line in
-        ["--duration soon", "--client rdkafka", "--mode none", "suite no-such-row", "report"]
-    {
+    for line in [
+        "--duration soon",
+        "--client rdkafka -m mixed",
+        "--mode none",
+        "suite no-such-row",
+        "report",
+    ] {
         let output = bench(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {output:?}");
         let errors = String::from_utf8(output.stderr).unwrap();
@@ -274,5 +289,87 @@ fn neighbours_are_measured_against_the_load_alone() {
     assert!(slow_disk[0]["skipped"].is_string(), "os topics do not wait for the disk");
     for text in ["| `neighbours`, all of them: p99", "| `neighbours`, all of them: peak memory"] {
         assert!(page.contains(text), "{text}: {page}");
+    }
+}
+
+/// The figures of the only block of a row's variant.
+fn figures<'a>(result: &'a Value, row: &str, variant: &str) -> &'a Value {
+    let mut rows = result["rows"].as_array().unwrap().iter();
+    let found = rows.find(|it| it["row"] == row && it["variant"] == variant);
+    &found.unwrap_or_else(|| panic!("{row} has no {variant}: {result:#}"))["blocks"][0]["figures"]
+}
+
+fn single_requests_the_tail_and_idleness_have_rows() {
+    let (result, page) = trial(
+        "one-in-flight tail-fetch idle librdkafka-consume --blocks 1 --block-seconds 300ms \
+         --durability fsync",
+    );
+    let single = figures(&result, "one-in-flight", "acks all");
+    assert!(number(single, "/p50_ms") > 0.0);
+    assert_eq!(number(single, "/messages_per_request"), 1.0);
+    for variant in ["1 consumer", "8 consumers"] {
+        let tail = figures(&result, "tail-fetch", variant);
+        for name in ["megabytes_per_second", "p99_ms", "server_cpu_seconds_per_gigabyte"] {
+            assert!(number(tail, &format!("/{name}")) > 0.0, "{variant} {name}: {tail:#}");
+        }
+    }
+    assert!(number(figures(&result, "idle", "idle"), "/ready_ms") > 0.0);
+    for rule in ["`one-in-flight`, acks all: p99 ms", "`tail-fetch`, 8 consumers", "ready ms"] {
+        assert!(page.contains(rule), "{rule}: {page}");
+    }
+    let has_librdkafka = cfg!(feature = "rdkafka");
+    assert_eq!(page.contains("not run: this build has no librdkafka"), !has_librdkafka, "{page}");
+    assert_eq!(page.contains("| librdkafka in its rows |"), has_librdkafka, "{page}");
+}
+
+#[cfg(feature = "rdkafka")]
+fn librdkafka_is_read_back_like_the_native_client() {
+    let server = server();
+    let common = format!("-b {} --client rdkafka", server.kafka());
+    for line in [
+        "-t one -c 8 --in-flight 500 --linger-ms 2 -s 100 --acks all",
+        "-t six -c 3 --connections per-task --in-flight 50 -s 1024 -p 6 --compression lz4",
+        "-t again -c 2 --connections 2 --in-flight 50 --idempotence",
+        "-t none -c 2 --acks 0",
+    ] {
+        let result = data(&format!("{common} {line} -d 1s -w 300ms"));
+        assert_eq!(result["configuration"]["client"], "rdkafka");
+        assert!(result["configuration"]["client_version"].is_string(), "{result:#}");
+        assert!(number(&result, "/read_back/stored") > 0.0, "{line}");
+        assert_eq!(number(&result, "/read_back/lost"), 0.0, "{line}");
+        assert_eq!(number(&result, "/summary/failed"), 0.0, "{line}");
+        assert!(number(&result, "/summary/latency/count") > 0.0, "{line}");
+        let per_request = number(&result, "/summary/messages_per_request");
+        assert!(per_request >= 0.9, "{line}: {per_request}");
+    }
+    let counted = data(&format!("{common} -t count -n 5000 -p 3 -c 2 --in-flight 100 -w 0"));
+    assert_eq!(number(&counted, "/summary/messages"), 5_000.0);
+    let text = ok(&format!("{common} -t count -m fetch --consumers 2 -d 20s"));
+    assert!(text.contains("fetch, client librdkafka "), "{text}");
+    for mode in ["consume", "fetch"] {
+        let read = data(&format!("{common} -t count -m {mode} --consumers 2 -d 20s"));
+        assert_eq!(number(&read, "/summary/messages"), 10_000.0, "{mode}");
+        assert_eq!(number(&read, "/summary/megabytes_per_second").signum(), 1.0, "{mode}");
+    }
+    let some = data(&format!("{common} -t count -m fetch -n 700 -d 20s"));
+    assert_eq!(number(&some, "/summary/messages"), 700.0);
+}
+
+#[cfg(feature = "rdkafka")]
+fn librdkafka_has_rows_of_its_own() {
+    let (result, page) = trial(
+        "librdkafka-produce librdkafka-consume --blocks 1 --block-seconds 500ms --durability fsync",
+    );
+    for (row, variants) in [
+        ("librdkafka-produce", &["100 B", "256 B, 6 partitions", "1 KB"][..]),
+        ("librdkafka-consume", &["1 KB", "100 B"]),
+    ] {
+        for variant in variants {
+            let found = figures(&result, row, variant);
+            assert!(number(found, "/messages_per_second") > 0.0, "{row} {variant}: {found:#}");
+            assert!(number(found, "/server_cpu_micros_per_message") > 0.0, "{row} {variant}");
+            let rule = format!("`{row}`, {variant}: server cpu micros per message");
+            assert!(page.contains(&rule), "{rule}: {page}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::estimate::Timing;
 use super::neighbours::{Company, Hogs, SETTINGS, Sizes};
 use super::noise::Noise;
+use super::passes::Passes;
 use super::rows::{Kind, Neighbour, Row, Variant};
 use super::run_figures::{
     Alone, Figures, cost_figures, figures_of, mebibytes, rounded, summary_figures,
@@ -28,12 +29,13 @@ use crate::clock::wall_ms;
 use crate::failure::Failure;
 use crate::floor::run_floor;
 use crate::journal_floor::run_journal_floor;
+use crate::librdkafka;
 use crate::modes::{consume, e2e, produce};
 use crate::plan::Plan;
 use crate::prometheus::LiveFigures;
 use crate::quantity::Cores;
 use crate::reporter::Display;
-use crate::result::{RunResult, Summary};
+use crate::result::{LatencySummary, RunResult, Summary};
 use crate::task_load::{Done, Step, run_tasks};
 
 /// Topic of all loads.
@@ -43,7 +45,7 @@ const TOPIC: &str = "suite";
 const LIVE_RATE: u64 = 20_000;
 
 /// Load of a backlog: as fast as the server takes it.
-const BACKLOG: &str = "-c 4 --connections per-task --in-flight 1000 --linger-ms 2 \
+const BACKLOG: &str = "--client native -c 4 --connections per-task --in-flight 1000 --linger-ms 2 \
                        --batch-size 65536 --acks 1 -w 0";
 
 /// Longest wait for a first acknowledgement.
@@ -83,7 +85,7 @@ pub(crate) struct Lab {
 /// Runs one block of a row and returns it as JSON.
 pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Failure> {
     let started = Instant::now();
-    let server = SuiteServer::start(lab.server_command(variant.kind)?)?;
+    let server = SuiteServer::start(lab.server_command(variant)?)?;
     let before = (Noise::now(), server.cpu());
     let words = variant.words(lab.timing.is_small);
     let mut bench = Bench { lab, server, elsewhere: None, words };
@@ -91,12 +93,13 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
         Kind::Load | Kind::SlowDisk { .. } => bench.load(),
         Kind::HalfOfMaximum => bench.half_of_maximum(),
         Kind::CatchUp { with_live } => bench.catch_up(with_live),
+        Kind::TailFetch => bench.tail_fetch(),
         Kind::KillInTheMiddle => bench.kill_in_the_middle(),
         Kind::CreateTopics => bench.create_topics(),
         Kind::Idle => bench.idle(),
         Kind::Restart => bench.restart(),
         Kind::Noisy { hogs } => bench.noisy(hogs),
-        Kind::Beside(neighbour) => bench.beside(neighbour),
+        Kind::Beside(neighbour) => bench.beside(neighbour, variant),
     }?;
     assert!(figures.contains_key(row.primary), "{} says {}", row.name, row.primary);
     let elsewhere = bench.elsewhere.as_ref().map_or(Duration::ZERO, SuiteServer::cpu);
@@ -130,9 +133,12 @@ pub(crate) fn journal_floor(lab: &Lab, variant: &Variant, time: Duration) -> Res
 }
 
 impl Lab {
-    /// Why a kind of block cannot be run, if it cannot.
-    pub(crate) fn obstacle(&self, kind: Kind) -> Option<String> {
-        match kind {
+    /// Why a block of a variant cannot be run, if it cannot.
+    pub(crate) fn obstacle(&self, variant: &Variant) -> Option<String> {
+        if variant.needs_librdkafka() && !librdkafka::IS_BUILT_IN {
+            return Some("this build has no librdkafka; it has with --features rdkafka".to_owned());
+        }
+        match variant.kind {
             Kind::SlowDisk { .. } if self.durability == Durability::Os => {
                 Some("os topics do not wait for the disk".to_owned())
             }
@@ -149,8 +155,8 @@ impl Lab {
         self.data.with_extension("elsewhere")
     }
 
-    fn server_command(&self, kind: Kind) -> Result<ServerCommand, Failure> {
-        if let Some(obstacle) = self.obstacle(kind) {
+    fn server_command(&self, variant: &Variant) -> Result<ServerCommand, Failure> {
+        if let Some(obstacle) = self.obstacle(variant) {
             return Err(Failure::Usage(obstacle));
         }
         let mut command = ServerCommand {
@@ -160,7 +166,7 @@ impl Lab {
             core: self.split.map(|(server, _)| server),
             settings: Vec::new(),
         };
-        match (kind, &self.dev_binary) {
+        match (variant.kind, &self.dev_binary) {
             (Kind::SlowDisk { delay_micros }, Some(binary)) => {
                 command.binary.clone_from(binary);
                 command.sync_delay_micros = Some(delay_micros);
@@ -259,8 +265,7 @@ impl Bench<'_> {
             // The producer's figures are of its whole time, most of it beside the reader.
             thread::sleep(self.lab.timing.warmup);
         }
-        let mut plan = self.plan_of(&["-m".to_owned(), "fetch".to_owned()])?;
-        plan.flags.message_count = 0;
+        let plan = self.reading_plan()?;
         let (probe, cpu) = (self.server.probe()?, self.server.cpu());
         let result = consume::run_with(&plan, Display::silent());
         let (state, cpu) =
@@ -272,15 +277,44 @@ impl Bench<'_> {
         // A backlog may be read before the first sample of the server is taken; this look is of
         // the whole time, with the live producer's share.
         let summary = &result.summary;
-        let gigabytes = summary.megabytes_per_second * summary.seconds / 1e3;
-        let per = |count: f64| crate::series::per(cpu.as_secs_f64(), count);
+        let megabytes = summary.megabytes_per_second * summary.seconds;
         figures.extend(cost_figures(&state.since(&state)));
-        figures.insert("server_cpu_micros_per_request", per(summary.requests as f64) * 1e6);
-        figures.insert("server_cpu_seconds_per_gigabyte", per(gigabytes));
+        figures.extend(reading_costs(cpu, (summary.requests, summary.messages, megabytes)));
         if let Some(live) = live {
             figures.insert("live_p99_ms", live.summary.latency.p99_ms);
             figures.insert("live_messages_per_second", live.summary.messages_per_second);
         }
+        Ok(figures)
+    }
+
+    /// The plan that reads the backlog.
+    fn reading_plan(&self) -> Result<Plan, Failure> {
+        let mut words = self.words.clone();
+        words.extend(["-m", "fetch", "-n", "0"].map(str::to_owned));
+        self.plan_of(&words)
+    }
+
+    fn tail_fetch(&self) -> Result<Figures, Failure> {
+        self.backlog()?;
+        let plan = self.reading_plan()?;
+        let backlog = self.plan()?.flags.message_count;
+        let count = backlog * u64::from(plan.flags.additions.consumers);
+        // Reading the backlog back was the warm-up.
+        let cpu = self.server.cpu();
+        let passes = Passes::during(self.lab.timing.block, &plan, count)?;
+        let cpu = self.server.cpu().saturating_sub(cpu);
+        let state = self.server.probe()?.look().unwrap_or_default();
+        let per_second = |count: f64| crate::series::per(count, passes.reading.as_secs_f64());
+        let latency = LatencySummary::of(&passes.latency);
+        let mut figures = Figures::from([
+            ("megabytes_per_second", per_second(passes.megabytes)),
+            ("messages_per_second", per_second(passes.messages as f64)),
+            ("requests_per_second", per_second(passes.requests as f64)),
+            ("p50_ms", latency.p50_ms),
+            ("p99_ms", latency.p99_ms),
+        ]);
+        figures.extend(cost_figures(&state.since(&state)));
+        figures.extend(reading_costs(cpu, (passes.requests, passes.messages, passes.megabytes)));
         Ok(figures)
     }
 
@@ -384,6 +418,7 @@ impl Bench<'_> {
         drop(connections);
         let mut figures = cost_figures(&cost);
         figures.insert("server_cpu_percent", cost.cpu_seconds / seconds * 100.0);
+        figures.insert("ready_ms", self.server.ready_after().as_secs_f64() * 1e3);
         Ok(figures)
     }
 
@@ -418,9 +453,9 @@ impl Bench<'_> {
     }
 
     /// The load alone, beside a neighbour, and alone again, on the same server.
-    fn beside(&mut self, neighbour: Neighbour) -> Result<Figures, Failure> {
+    fn beside(&mut self, neighbour: Neighbour, variant: &Variant) -> Result<Figures, Failure> {
         if neighbour == Neighbour::BacklogElsewhere {
-            let command = self.lab.server_command(Kind::Beside(neighbour))?;
+            let command = self.lab.server_command(variant)?;
             let data = self.lab.data_elsewhere();
             self.elsewhere = Some(SuiteServer::start(ServerCommand { data, ..command })?);
         }
@@ -491,6 +526,16 @@ impl Bench<'_> {
         connection.produce(&place, &batch.build())?;
         Ok(())
     }
+}
+
+/// What reading cost a server that used `cpu` for so many requests, messages and megabytes.
+fn reading_costs(cpu: Duration, (requests, messages, megabytes): (u64, u64, f64)) -> Figures {
+    let per = |count: f64| crate::series::per(cpu.as_secs_f64(), count);
+    Figures::from([
+        ("server_cpu_micros_per_request", per(requests as f64) * 1e6),
+        ("server_cpu_micros_per_message", per(messages as f64) * 1e6),
+        ("server_cpu_seconds_per_gigabyte", per(megabytes / 1e3)),
+    ])
 }
 
 fn run_load(plan: &Plan) -> Result<RunResult, Failure> {

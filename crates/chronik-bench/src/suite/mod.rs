@@ -10,6 +10,7 @@ mod block;
 mod estimate;
 mod neighbours;
 mod noise;
+mod passes;
 mod report;
 mod rows;
 mod run_figures;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use crate::arguments::{Durability, SuiteArguments};
 use crate::clock::wall_ms;
 use crate::failure::Failure;
+use crate::librdkafka;
 use crate::output::{self, environment};
 use block::Lab;
 use estimate::Timing;
@@ -49,7 +51,7 @@ pub(crate) fn run(arguments: &SuiteArguments) -> Result<(), Failure> {
         return write_page(std::slice::from_ref(suite), Path::new("docs/benchmarks.md"));
     }
     if arguments.list {
-        let line = |row: &Row| format!("{:<14} {}\n", row.name, row.what);
+        let line = |row: &Row| format!("{:<18} {}\n", row.name, row.what);
         return output::print(&ROWS.iter().map(line).collect::<String>());
     }
     let rows = wanted_rows(&arguments.rows)?;
@@ -129,7 +131,7 @@ impl<'a> Suite<'a> {
             for variant in row.variants {
                 for durability in &arguments.durability {
                     let lab = lab(*durability);
-                    let skipped = lab.obstacle(variant.kind);
+                    let skipped = lab.obstacle(variant);
                     let (blocks, failures) = (Vec::new(), Vec::new());
                     cells.push(Cell { row, variant, lab, skipped, blocks, failures });
                 }
@@ -233,7 +235,11 @@ impl<'a> Suite<'a> {
         let rows = arguments.rows.iter().map(|name| format!("{name} ")).collect::<String>();
         json!({
             "suite": SCHEMA,
-            "tool": { "name": "chronik-bench", "version": env!("CARGO_PKG_VERSION") },
+            "tool": {
+                "name": "chronik-bench",
+                "version": env!("CARGO_PKG_VERSION"),
+                "librdkafka": librdkafka::version(),
+            },
             "finished_at_ms": wall_ms(),
             "command": self.command(&rows),
             "server": self.build,

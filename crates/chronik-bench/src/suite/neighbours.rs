@@ -17,12 +17,11 @@ use std::time::{Duration, Instant};
 use chronik_common::Uuid;
 use chronik_protocol::ApiKey;
 
+use super::passes::Passes;
 use super::rows::Neighbour;
 use crate::client::{Connection, FetchPlan, fetch_request};
 use crate::failure::Failure;
-use crate::modes::consume;
 use crate::plan::Plan;
-use crate::reporter::Display;
 
 /// What a slow consumer asks for in one answer, in bytes.
 const SLOW_ASKED_BYTES: i32 = 50_000_000;
@@ -131,7 +130,7 @@ impl Sizes {
 pub(crate) struct Company {
     stop: Arc<AtomicBool>,
     slow: Option<JoinHandle<SlowEnd>>,
-    reader: Option<JoinHandle<Result<ReaderEnd, Failure>>>,
+    reader: Option<JoinHandle<Result<Passes, Failure>>>,
     idle: Vec<Connection>,
     opening_seconds: f64,
 }
@@ -170,7 +169,7 @@ impl Company {
         }
         if sizes.is_backlog_read {
             let (plan, count) = (backlog.clone(), sizes.backlog_messages);
-            let read = move || read_again_and_again(&plan, count, &stop);
+            let read = move || read_behind_others(&plan, count, &stop);
             company.reader = Some(spawn("backlog-reader", read)?);
         }
         Ok(company)
@@ -192,7 +191,8 @@ impl Company {
         }
         if let Some(reader) = self.reader.take() {
             let reader = reader.join().expect("a reader does not panic")?;
-            end.backlog_megabytes_per_second = reader.megabytes / reader.seconds.max(1e-9);
+            let seconds = reader.elapsed.as_secs_f64();
+            end.backlog_megabytes_per_second = crate::series::per(reader.megabytes, seconds);
         }
         Ok(end)
     }
@@ -265,29 +265,10 @@ fn read_slowly(consumers: Vec<TcpStream>, stop: &AtomicBool) -> SlowEnd {
     end
 }
 
-/// What the reader of the backlog got.
-#[derive(Clone, Copy, Debug, Default)]
-struct ReaderEnd {
-    megabytes: f64,
-    seconds: f64,
-}
-
-/// Reads the whole backlog, `count` messages, from its start until it is told to stop; the pass
-/// that it is in is finished.
-fn read_again_and_again(plan: &Plan, count: u64, stop: &AtomicBool) -> Result<ReaderEnd, Failure> {
+/// Reads the whole backlog, `count` messages, again and again until it is told to stop.
+fn read_behind_others(plan: &Plan, count: u64, stop: &AtomicBool) -> Result<Passes, Failure> {
     lower_priority()?;
-    let mut end = ReaderEnd::default();
-    while !stop.load(Ordering::Relaxed) {
-        let started = Instant::now();
-        let summary = consume::run_with(plan, Display::silent())?.summary;
-        if summary.messages != count {
-            let text = format!("{} of {count} messages of the backlog", summary.messages);
-            return Err(Failure::Mismatch(text));
-        }
-        end.megabytes += summary.megabytes_per_second * summary.seconds;
-        end.seconds += started.elapsed().as_secs_f64();
-    }
-    Ok(end)
+    Passes::until(plan, count, || stop.load(Ordering::Relaxed))
 }
 
 /// Lowers the priority of the calling thread and of those it starts.

@@ -24,6 +24,9 @@ const NOISY_PERCENT: f64 = 10.0;
 /// With more than this part of its blocks noisy, only the CPU figures of a row count.
 const NOISY_PART_MAX: f64 = 0.3;
 
+/// Label of the version of librdkafka, for suites whose tool had it.
+const LIBRDKAFKA: &str = "librdkafka in its rows";
+
 /// The page of suites and findings; of a row that is in several suites, the last one counts.
 pub(crate) fn page(suites: &[Value], findings: &[Value]) -> String {
     let mut page = String::from(
@@ -79,7 +82,7 @@ fn machine(page: &mut String, suites: &[Value]) {
     };
     let _ = writeln!(page, "| |{heads}\n|---|{}", "---|".repeat(columns));
     type Show = fn(&Value) -> Option<String>;
-    let lines: [(&str, Show); 16] = [
+    let lines: [(&str, Show); 17] = [
         ("measured on (UTC)", |suite| suite["finished_at_ms"].as_i64().map(day)),
         ("server", |suite| text(&suite["server"]["version"])),
         ("commit of the server", |suite| text(&suite["server"]["commit"])),
@@ -93,6 +96,7 @@ fn machine(page: &mut String, suites: &[Value]) {
         ("kernel", |suite| text(&suite["environment"]["kernel"])),
         ("autogroup", |suite| text(&suite["environment"]["autogroup"])),
         ("scheduling policy", |suite| text(&suite["environment"]["policy"])),
+        (LIBRDKAFKA, |suite| text(&suite["tool"]["librdkafka"])),
         ("cores of server and client", |suite| match &suite["split"] {
             Value::Array(cores) => Some(format!("{} and {}", cores.first()?, cores.get(1)?)),
             _ => Some("not pinned".to_owned()),
@@ -108,6 +112,9 @@ fn machine(page: &mut String, suites: &[Value]) {
         ("steal during blocks", |suite| noise(suite, "steal_percent")),
     ];
     for (label, show) in lines {
+        if label == LIBRDKAFKA && suites.iter().all(|suite| show(suite).is_none()) {
+            continue;
+        }
         let shown = suites.iter().map(|suite| show(suite).unwrap_or_else(|| "unknown".to_owned()));
         let shown: String = shown.map(|it| format!(" {} |", cell_text(&it))).collect();
         let _ = writeln!(page, "| {label} |{shown}");

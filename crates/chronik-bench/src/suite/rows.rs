@@ -12,6 +12,8 @@ pub(crate) enum Kind {
         /// True if a paced producer writes at the same time.
         with_live: bool,
     },
+    /// A backlog that fits into the server's memory is written; then it is read again and again.
+    TailFetch,
     /// A counted load; the server is killed and started again in the middle of it.
     KillInTheMiddle,
     /// Topics are created.
@@ -88,6 +90,11 @@ impl Variant {
         let words = self.line.split_whitespace().chain(small.split_whitespace());
         words.map(str::to_owned).collect()
     }
+
+    /// True if librdkafka makes the load.
+    pub(crate) fn needs_librdkafka(&self) -> bool {
+        self.line.contains("--client rdkafka")
+    }
 }
 
 const fn load(name: &'static str, line: &'static str) -> Variant {
@@ -137,6 +144,12 @@ pub(crate) const ROWS: &[Row] = &[
             load("acks 0", "-c 128 --connections per-task --acks 0"),
             load("acks all", "-c 128 --connections per-task --acks all"),
         ],
+    ),
+    without_floor(
+        "one-in-flight",
+        "one connection, one message of 100 B at a time",
+        "p50_ms",
+        &[load("acks all", "-c 1 --connections per-task --acks all -s 100")],
     ),
     row(
         "plan-64",
@@ -250,6 +263,66 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     ),
     without_floor(
+        "tail-fetch",
+        "30 MB that are still in the server's memory, read again and again",
+        "megabytes_per_second",
+        &[
+            Variant {
+                small: "-n 3000",
+                ..variant("1 consumer", Kind::TailFetch, "-n 30000 -s 1000 --consumers 1")
+            },
+            Variant {
+                small: "-n 3000",
+                ..variant("8 consumers", Kind::TailFetch, "-n 30000 -s 1000 --consumers 8")
+            },
+        ],
+    ),
+    without_floor(
+        "librdkafka-produce",
+        "one producer of librdkafka, 100,000 messages under way or more",
+        "messages_per_second",
+        &[
+            load(
+                "100 B",
+                "--client rdkafka -c 1 --in-flight 200000 --linger-ms 5 --batch-size 1000000 \
+                 --acks all -s 100",
+            ),
+            load(
+                "256 B, 6 partitions",
+                "--client rdkafka -c 1 --in-flight 200000 --linger-ms 5 --batch-size 1000000 \
+                 --acks all -s 256 -p 6",
+            ),
+            load(
+                "1 KB",
+                "--client rdkafka -c 1 --in-flight 100000 --linger-ms 5 --batch-size 1000000 \
+                 --acks all -s 1024",
+            ),
+        ],
+    ),
+    without_floor(
+        "librdkafka-consume",
+        "a backlog in the page cache, read by one consumer of librdkafka, message by message",
+        "messages_per_second",
+        &[
+            Variant {
+                small: "-n 60000",
+                ..variant(
+                    "1 KB",
+                    Kind::CatchUp { with_live: false },
+                    "-n 1000000 -s 1024 --client rdkafka",
+                )
+            },
+            Variant {
+                small: "-n 100000",
+                ..variant(
+                    "100 B",
+                    Kind::CatchUp { with_live: false },
+                    "-n 3000000 -s 100 --client rdkafka",
+                )
+            },
+        ],
+    ),
+    without_floor(
         "acks-ladder",
         "the same open loop with each level of acknowledgement",
         "p50_ms",
@@ -345,6 +418,7 @@ mod tests {
 
     use super::*;
     use crate::arguments::Arguments;
+    use crate::librdkafka;
     use crate::plan::Plan;
 
     #[test]
@@ -358,7 +432,8 @@ mod tests {
                     let parsed = Arguments::try_parse_from(line);
                     let parsed = parsed.unwrap_or_else(|error| panic!("{}: {error}", row.name));
                     let plan = Plan::new(parsed.load);
-                    assert!(plan.is_ok(), "{}: {plan:?}", row.name);
+                    let can_run = librdkafka::IS_BUILT_IN || !variant.needs_librdkafka();
+                    assert_eq!(plan.is_ok(), can_run, "{}: {plan:?}", row.name);
                 }
             }
         }

@@ -49,15 +49,22 @@ pub(super) fn summary_figures(summary: &Summary) -> Figures {
         ("messages_per_second", summary.messages_per_second),
         ("megabytes_per_second", summary.megabytes_per_second),
         ("requests_per_second", summary.requests_per_second),
-        ("messages_per_request", summary.messages_per_request),
         ("failed", summary.failed as f64),
-        ("p50_ms", summary.latency.p50_ms),
-        ("p99_ms", summary.latency.p99_ms),
-        ("p999_ms", summary.latency.p999_ms),
-        ("max_ms", summary.latency.max_ms),
-        ("client_cpu_micros_per_request", summary.client_cpu_micros_per_request),
         ("client_cpu_micros_per_message", summary.client_cpu_micros_per_message),
     ]);
+    // librdkafka does not say how long its fetches take, nor at once how many requests it made.
+    if summary.latency.count > 0 {
+        figures.extend([
+            ("p50_ms", summary.latency.p50_ms),
+            ("p99_ms", summary.latency.p99_ms),
+            ("p999_ms", summary.latency.p999_ms),
+            ("max_ms", summary.latency.max_ms),
+        ]);
+    }
+    if summary.requests > 0 {
+        figures.insert("messages_per_request", summary.messages_per_request);
+        figures.insert("client_cpu_micros_per_request", summary.client_cpu_micros_per_request);
+    }
     if let Some(is_sustained) = summary.is_rate_sustained {
         figures.insert("is_rate_sustained", f64::from(u8::from(is_sustained)));
         figures.insert("late", summary.late as f64);

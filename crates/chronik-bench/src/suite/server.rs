@@ -43,6 +43,8 @@ pub(crate) struct SuiteServer {
     command: ServerCommand,
     child: Child,
     address: SocketAddr,
+    /// Time from the start of its process to the message that it is ready.
+    ready_after: Duration,
     /// CPU time of processes that were killed.
     ended_cpu: Duration,
 }
@@ -55,10 +57,14 @@ impl SuiteServer {
     }
 
     fn start_on(command: ServerCommand, port: u16) -> Result<Self, Failure> {
+        let started = Instant::now();
         let mut child = spawn(&command, port)?;
         let lines = lines_of(&mut child)?;
         match wait_until_ready(&lines) {
-            Ok(address) => Ok(Self { command, child, address, ended_cpu: Duration::ZERO }),
+            Ok(address) => {
+                let (ready_after, ended_cpu) = (started.elapsed(), Duration::ZERO);
+                Ok(Self { command, child, address, ready_after, ended_cpu })
+            }
             Err(log) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -76,6 +82,11 @@ impl SuiteServer {
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Time from the start of its process, on an empty directory, until it was ready.
+    pub(crate) fn ready_after(&self) -> Duration {
+        self.ready_after
     }
 
     /// A look at its process.

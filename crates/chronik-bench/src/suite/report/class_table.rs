@@ -26,7 +26,7 @@ const UNITS: [(&str, &str, usize); 13] = [
 ];
 
 /// Figures that some rows have besides those of the table: row, name, meaning, decimals.
-const DETAILS: [(&str, &str, &str, usize); 25] = [
+const DETAILS: [(&str, &str, &str, usize); 32] = [
     ("plan-64", "messages_per_request", "messages per request", 1),
     ("plan-128", "messages_per_request", "messages per request", 1),
     ("batch-100B", "megabytes_per_second", "MB/s", 1),
@@ -39,6 +39,13 @@ const DETAILS: [(&str, &str, &str, usize); 25] = [
     ("tail-fanout", "megabytes_read_per_second", "MB/s read", 1),
     ("catchup-warm", "live_p99_ms", "ms p99 of the producer beside it", 2),
     ("catchup-warm", "server_cpu_seconds_per_gigabyte", "server CPU-s per GB", 3),
+    ("tail-fetch", "server_cpu_seconds_per_gigabyte", "server CPU-s per GB", 3),
+    ("librdkafka-produce", "megabytes_per_second", "MB/s", 1),
+    ("librdkafka-produce", "messages_per_request", "messages per request", 0),
+    ("librdkafka-produce", "server_cpu_micros_per_message", "server CPU-s per million messages", 3),
+    ("librdkafka-consume", "megabytes_per_second", "MB/s", 1),
+    ("librdkafka-consume", "server_cpu_micros_per_message", "server CPU-s per million messages", 3),
+    ("idle", "ready_ms", "ms from its start until it is ready", 0),
     ("no-loss-1M", "killed_after_messages", "messages acknowledged before kill -9", 0),
     ("no-loss-1M", "longest_gap_ms", "ms without an acknowledgement at most", 0),
     ("no-loss-1M", "read_back", "messages read back", 0),

@@ -29,6 +29,11 @@ struct Target {
 /// Stands for the rate over that of the broker that stores nothing, in percent.
 const PERCENT_OF_FLOOR: &str = "percent of the floor";
 
+/// Rows of librdkafka, and what its messages cost the server: CPU seconds per million.
+const PRODUCER: &str = "librdkafka-produce";
+const CONSUMER: &str = "librdkafka-consume";
+const CPU_PER_MESSAGE: &str = "server_cpu_micros_per_message";
+
 const fn target(
     durability: &'static str,
     row: &'static str,
@@ -44,23 +49,46 @@ const TARGETS: &[Target] = &[
     target("fsync", "single-64", "acks 1", PERCENT_OF_FLOOR, Bound::AtLeast(55.0)),
     target("fsync", "single-64", "acks 1", "server_cpu_micros_per_request", Bound::AtMost(11.0)),
     target("fsync", "single-64", "acks 0", "requests_per_second", Bound::AtLeast(100_000.0)),
+    target("fsync", "one-in-flight", "acks all", "p50_ms", Bound::AtMost(0.40)),
+    target("fsync", "one-in-flight", "acks all", "p99_ms", Bound::AtMost(0.60)),
     target("fsync", "plan-64", "acks 1", "messages_per_second", Bound::AtLeast(150_000.0)),
     target("fsync", "plan-128", "acks 1", "messages_per_second", Bound::AtLeast(200_000.0)),
     target("fsync", "batch-100B", "acks 1", "messages_per_second", Bound::AtLeast(2e6)),
     target("fsync", "batch-1KB", "acks 1", "megabytes_per_second", Bound::AtLeast(300.0)),
     target("fsync", "catchup-warm", "alone", "megabytes_per_second", Bound::AtLeast(1_000.0)),
+    target("fsync", "tail-fetch", "1 consumer", "megabytes_per_second", Bound::AtLeast(600.0)),
+    target("fsync", "tail-fetch", "8 consumers", "megabytes_per_second", Bound::AtLeast(1_500.0)),
+    target("fsync", PRODUCER, "100 B", "messages_per_second", Bound::AtLeast(1.2e6)),
+    target("fsync", PRODUCER, "100 B", CPU_PER_MESSAGE, Bound::AtMost(0.3)),
+    target("fsync", PRODUCER, "256 B, 6 partitions", "messages_per_second", Bound::AtLeast(0.75e6)),
+    target("fsync", PRODUCER, "256 B, 6 partitions", CPU_PER_MESSAGE, Bound::AtMost(0.5)),
+    target("fsync", PRODUCER, "1 KB", "messages_per_second", Bound::AtLeast(0.3e6)),
+    target("fsync", PRODUCER, "1 KB", CPU_PER_MESSAGE, Bound::AtMost(1.3)),
+    target("fsync", CONSUMER, "1 KB", "messages_per_second", Bound::AtLeast(1.2e6)),
+    target("fsync", CONSUMER, "1 KB", CPU_PER_MESSAGE, Bound::AtMost(0.5)),
+    target("fsync", CONSUMER, "100 B", "messages_per_second", Bound::AtLeast(4e6)),
+    target("fsync", CONSUMER, "100 B", CPU_PER_MESSAGE, Bound::AtMost(0.09)),
     target("fsync", "restart", "kill -9", "first_ack_ms", Bound::AtMost(3_000.0)),
     target("fsync", "idle", "idle", "server_cpu_percent", Bound::AtMost(0.5)),
     target("fsync", "idle", "idle", "resident_mebibytes", Bound::AtMost(57.0)),
+    target("fsync", "idle", "idle", "ready_ms", Bound::AtMost(100.0)),
     target("os", "single-64", "acks 1", "requests_per_second", Bound::AtLeast(70_000.0)),
     target("os", "single-64", "acks 1", "server_cpu_micros_per_request", Bound::AtMost(11.0)),
     target("os", "single-64", "acks 0", "requests_per_second", Bound::AtLeast(100_000.0)),
     target("os", "batch-1KB", "acks 1", "megabytes_per_second", Bound::AtLeast(450.0)),
     target("os", "parts-1000", "1,000 connections", "p99_ms", Bound::AtMost(60.0)),
     target("os", "catchup-warm", "alone", "megabytes_per_second", Bound::AtLeast(1_000.0)),
+    target("os", "one-in-flight", "acks all", "p50_ms", Bound::AtMost(0.12)),
+    target("os", "tail-fetch", "1 consumer", "megabytes_per_second", Bound::AtLeast(600.0)),
+    target("os", "tail-fetch", "8 consumers", "megabytes_per_second", Bound::AtLeast(1_500.0)),
+    target("os", CONSUMER, "1 KB", "messages_per_second", Bound::AtLeast(1.2e6)),
+    target("os", CONSUMER, "1 KB", CPU_PER_MESSAGE, Bound::AtMost(0.5)),
+    target("os", CONSUMER, "100 B", "messages_per_second", Bound::AtLeast(4e6)),
+    target("os", CONSUMER, "100 B", CPU_PER_MESSAGE, Bound::AtMost(0.09)),
     target("os", "restart", "kill -9", "first_ack_ms", Bound::AtMost(3_000.0)),
     target("os", "idle", "idle", "server_cpu_percent", Bound::AtMost(0.5)),
     target("os", "idle", "idle", "resident_mebibytes", Bound::AtMost(57.0)),
+    target("os", "idle", "idle", "ready_ms", Bound::AtMost(100.0)),
 ];
 
 /// The neighbour whose server is another one: what it costs is the machine's.
