@@ -24,6 +24,13 @@ impl Moment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// Whole milliseconds since the run's clock was made.
+    #[must_use]
+    #[cfg_attr(not(feature = "rdkafka"), allow(dead_code, reason = "only librdkafka needs it"))]
+    pub fn millis(self) -> i64 {
+        (self.0 / 1_000_000) as i64
+    }
+
     /// Microseconds from `earlier` to this moment, rounded up; 0 if `earlier` is not earlier.
     #[must_use]
     pub fn micros_since(self, earlier: Self) -> u64 {

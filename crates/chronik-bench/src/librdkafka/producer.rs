@@ -3,7 +3,7 @@
 //! The thread sends until no slot is free, then waits in librdkafka for reports. Each report is
 //! taken by a callback on this thread, which at once sends the message that its slot is free for:
 //! rust-rdkafka's wait ends by its time only, so nothing else would send meanwhile. One clock
-//! reading per message is the end of one and the start of the next.
+//! reading per message is the end of one, the start of the next, and its timestamp.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -19,7 +19,7 @@ use super::settings::producer_settings;
 use super::statistics::RequestCount;
 use super::{STOP_CHECK, charged, checked, refused};
 use crate::batch_template::MessageShape;
-use crate::clock::Moment;
+use crate::clock::{Moment, wall_ms};
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::produce_load::Target;
@@ -73,8 +73,10 @@ impl Producer {
             failure: None,
         };
         let topic = worker.topic.to_string();
+        let wall_origin_ms = wall_ms() - worker.clock.now().millis();
         let reports = |client: &Weak<Client>| Reports {
             worker,
+            wall_origin_ms,
             client: client.clone(),
             state: Mutex::new(state),
         };
@@ -138,6 +140,8 @@ const UNPOISONED: &str = "nothing panics while it holds the state";
 /// Takes what librdkafka reports.
 struct Reports {
     worker: WorkerContext,
+    /// Time of the zero of the run's clock, in ms since the Unix epoch.
+    wall_origin_ms: i64,
     client: Weak<Client>,
     /// Used on the producer's thread alone; librdkafka's interface cannot know that.
     state: Mutex<State>,
@@ -176,6 +180,7 @@ impl Reports {
         let message = state.book.compose(now);
         let record = BaseRecord::with_opaque_to(&self.worker.topic, message.tag)
             .partition(message.partition)
+            .timestamp(self.wall_origin_ms + now.millis())
             .key(&message.key)
             .payload(message.value);
         match producer.send(record) {
