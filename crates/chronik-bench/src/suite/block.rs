@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::estimate::Timing;
 use super::neighbours::{Company, Hogs, SETTINGS, Sizes};
-use super::noise::Noise;
+use super::noise::NoiseWatch;
 use super::passes::Passes;
 use super::rows::{Kind, Neighbour, Row, Variant};
 use super::run_figures::{
@@ -86,7 +86,7 @@ pub(crate) struct Lab {
 pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Failure> {
     let started = Instant::now();
     let server = SuiteServer::start(lab.server_command(variant)?)?;
-    let before = (Noise::now(), server.cpu());
+    let (watch, cpu_before) = (NoiseWatch::start(), server.cpu());
     let words = variant.words(lab.timing.is_small);
     let mut bench = Bench { lab, server, elsewhere: None, words };
     let figures = match variant.kind {
@@ -103,8 +103,8 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
     }?;
     assert!(figures.contains_key(row.primary), "{} says {}", row.name, row.primary);
     let elsewhere = bench.elsewhere.as_ref().map_or(Duration::ZERO, SuiteServer::cpu);
-    let used = (bench.server.cpu() + elsewhere).saturating_sub(before.1).as_secs_f64();
-    let noise = before.0.zip(Noise::now()).map(|(then, now)| now.since(&then, used));
+    let used = (bench.server.cpu() + elsewhere).saturating_sub(cpu_before);
+    let noise = watch.stop(used.as_secs_f64());
     drop(bench);
     wipe(&lab.data);
     wipe(&lab.data_elsewhere());
@@ -447,8 +447,9 @@ impl Bench<'_> {
         let beside = run_load(&plan);
         drop(hogs);
         let alone = Alone::of(&before, &run_load(&plan)?);
-        let mut figures = figures_of(&beside?);
-        alone.compare(&mut figures);
+        let beside = beside?;
+        let mut figures = figures_of(&beside);
+        alone.compare(&beside, &mut figures);
         Ok(figures)
     }
 
@@ -479,9 +480,10 @@ impl Bench<'_> {
         let end = company.stop()?;
         let held = probe.look().unwrap_or_default();
         let alone = Alone::of(&before, &run_load(&plan)?);
-        let mut figures = figures_of(&beside?);
+        let beside = beside?;
+        let mut figures = figures_of(&beside);
         figures.extend(cost_figures(&held.since(&held)));
-        alone.compare(&mut figures);
+        alone.compare(&beside, &mut figures);
         let cap = base + sizes.memory_cap(plan.flags.concurrency);
         figures.insert("resident_mebibytes_base", mebibytes(base));
         figures.insert("memory_cap_mebibytes", mebibytes(cap));

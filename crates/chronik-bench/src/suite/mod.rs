@@ -9,13 +9,14 @@
 mod block;
 mod estimate;
 mod neighbours;
-mod noise;
+pub(crate) mod noise;
 mod passes;
 mod report;
 mod rows;
 mod run_figures;
 mod server;
 mod server_build;
+mod stall_watch;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -96,6 +97,9 @@ struct Cell {
     blocks: Vec<Value>,
     failures: Vec<String>,
 }
+
+/// Attempts at a block besides the first, while all of them were noisy.
+const NOISY_REPEATS: u32 = 2;
 
 /// A suite that runs.
 struct Suite<'a> {
@@ -193,7 +197,8 @@ impl<'a> Suite<'a> {
                     continue;
                 }
                 progress(&format!("round {} of {}: {cell}", round + 1, self.arguments.blocks));
-                let failed = cell.run(round).err();
+                let may_repeat = || self.arguments.time_max.is_none_or(|it| started.elapsed() < it);
+                let failed = cell.run(round, may_repeat).err();
                 in_a_row = if failed.is_some() { in_a_row + 1 } else { 0 };
                 // After each block: a suite that is ended early leaves what it has.
                 let document = output::pretty(&self.document());
@@ -255,12 +260,26 @@ impl<'a> Suite<'a> {
 }
 
 impl Cell {
-    /// Runs one block with its floors.
-    fn run(&mut self, round: u32) -> Result<(), Failure> {
-        let result = self.block();
+    /// Runs one block with its floors; again if it was noisy, and `may_repeat` allows it.
+    fn run(&mut self, round: u32, may_repeat: impl Fn() -> bool) -> Result<(), Failure> {
+        let mut result = self.block();
+        let mut repeats = 0;
+        while let Ok(block) = &result
+            && noise::is_noisy(&block["noise"])
+            && repeats < NOISY_REPEATS
+            && !self.lab.timing.is_small
+            && may_repeat()
+        {
+            repeats += 1;
+            let again = self.block()?;
+            if noise::level(&again["noise"]) < noise::level(&block["noise"]) {
+                result = Ok(again);
+            }
+        }
         match result {
             Ok(mut block) => {
                 block["round"] = round.into();
+                block["repeats"] = repeats.into();
                 self.blocks.push(block);
                 Ok(())
             }

@@ -14,12 +14,11 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::NOISY_REPEATS;
 use super::neighbours::SETTINGS;
+use super::noise::{FOREIGN_PERCENT_MAX, STALLED_PERCENT_MAX};
 use figures::{Spread, blocks, cell_text, day};
 pub(crate) use findings::is_findings;
-
-/// Foreign load above this part of the machine makes a block noisy, in percent.
-const NOISY_PERCENT: f64 = 10.0;
 
 /// With more than this part of its blocks noisy, only the CPU figures of a row count.
 const NOISY_PART_MAX: f64 = 0.3;
@@ -82,7 +81,7 @@ fn machine(page: &mut String, suites: &[Value]) {
     };
     let _ = writeln!(page, "| |{heads}\n|---|{}", "---|".repeat(columns));
     type Show = fn(&Value) -> Option<String>;
-    let lines: [(&str, Show); 17] = [
+    let lines: [(&str, Show); 18] = [
         ("measured on (UTC)", |suite| suite["finished_at_ms"].as_i64().map(day)),
         ("server", |suite| text(&suite["server"]["version"])),
         ("commit of the server", |suite| text(&suite["server"]["commit"])),
@@ -110,6 +109,7 @@ fn machine(page: &mut String, suites: &[Value]) {
         ("load at the end", |suite| text(&suite["load_at_end"])),
         ("others' share of the machine during blocks", |suite| noise(suite, "foreign_percent")),
         ("steal during blocks", |suite| noise(suite, "steal_percent")),
+        ("cores that stood still during blocks", |suite| noise(suite, "stalled_percent")),
     ];
     for (label, show) in lines {
         if label == LIBRDKAFKA && suites.iter().all(|suite| show(suite).is_none()) {
@@ -172,8 +172,10 @@ fn method(page: &mut String, suites: &[Value]) {
          `neighbours`, where they count from the time at which a message was due. CPU of the \
          server is that of its process over the measured time, per request of the load; RSS is \
          its memory at the end of a block and its peak. A block is noisy if others used more than \
-         {NOISY_PERCENT} % of the machine; with more than {:.0} % of them noisy, only the CPU \
-         figures of a row count. A rate above 77 % of the floor is marked client-bound: the \
+         {FOREIGN_PERCENT_MAX} % of the machine or its cores stood still for more than \
+         {STALLED_PERCENT_MAX} % of the time, which a hypervisor need not report as steal; it is \
+         repeated up to {NOISY_REPEATS} times, and the quietest attempt counts. With more than \
+         {:.0} % of its blocks noisy, only the CPU figures of a row count. A rate above 77 % of the floor is marked client-bound: the \
          client, not the broker, limited it.\n",
         NOISY_PART_MAX * 100.0,
     );
@@ -202,7 +204,9 @@ fn meanings(page: &mut String, cells: &[&Value]) {
             SETTINGS.iter().map(|(key, value)| format!("`{key}={value}`")).collect();
         let _ = writeln!(
             page,
-            "In `neighbours` a slow consumer asks for 50 MB four times and reads 512 bytes per \
+            "In `neighbours` the p99 that is compared is the median of the p99 of each interval, a \
+             fortieth of the measured time: a machine that stands still spoils the intervals in \
+             which it does. A slow consumer asks for 50 MB four times and reads 512 bytes per \
              second; the reader of the backlog starts again whenever it is at its end, at a lower \
              priority, as its own CPU would be another machine's; elsewhere, it reads from a \
              second server, so that what it then costs the producers is the machine's doing; idle \

@@ -397,7 +397,7 @@ pub(crate) const ROWS: &[Row] = &[
     without_floor(
         "neighbours",
         "64 producers in an open loop of 5,000 msg/s beside other clients, and alone before and after",
-        "p99_ratio",
+        "interval_p99_ratio",
         &[
             variant("8 slow consumers", Kind::Beside(Neighbour::SlowConsumers), PRODUCERS),
             variant("reader of 1 GB", Kind::Beside(Neighbour::Backlog), PRODUCERS),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::process_probe::ProcessCost;
 use crate::result::{LatencySummary, RunResult, Summary};
+use crate::series::Interval;
 
 /// Figures by name.
 pub(super) type Figures = BTreeMap<&'static str, f64>;
@@ -84,6 +85,7 @@ pub(super) fn summary_figures(summary: &Summary) -> Figures {
 pub(super) struct Alone {
     messages_per_second: f64,
     latency: LatencySummary,
+    interval_p99_ms: f64,
 }
 
 impl Alone {
@@ -93,11 +95,14 @@ impl Alone {
         latency.add(&after.latency).expect("histograms of this tool have one range");
         let rate = |run: &RunResult| run.summary.messages_per_second;
         let messages_per_second = f64::midpoint(rate(before), rate(after));
-        Self { messages_per_second, latency: LatencySummary::of(&latency) }
+        let interval_p99_ms = interval_p99_ms(before.intervals.iter().chain(&after.intervals));
+        Self { messages_per_second, latency: LatencySummary::of(&latency), interval_p99_ms }
     }
 
     /// Adds its figures, and what the load beside others has of them.
-    pub(super) fn compare(&self, beside: &mut Figures) {
+    pub(super) fn compare(&self, run: &RunResult, beside: &mut Figures) {
+        let interval_p99_ms = interval_p99_ms(&run.intervals);
+        let interval_ratio = crate::series::per(interval_p99_ms, self.interval_p99_ms);
         let of = |name: &str| beside.get(name).copied().unwrap_or(0.0);
         let ratio = crate::series::per(of("p99_ms"), self.latency.p99_ms);
         let retained = crate::series::per(of("messages_per_second"), self.messages_per_second);
@@ -106,9 +111,21 @@ impl Alone {
             ("alone_p50_ms", self.latency.p50_ms),
             ("alone_p99_ms", self.latency.p99_ms),
             ("p99_ratio", ratio),
+            ("interval_p99_ms", interval_p99_ms),
+            ("alone_interval_p99_ms", self.interval_p99_ms),
+            ("interval_p99_ratio", interval_ratio),
             ("rate_retained_percent", retained * 100.0),
         ]);
     }
+}
+
+/// The median of the intervals' p99, in milliseconds: a machine that stands still for a moment
+/// spoils the intervals in which it does, not the rest.
+fn interval_p99_ms<'a>(intervals: impl IntoIterator<Item = &'a Interval>) -> f64 {
+    let busy = intervals.into_iter().filter(|interval| interval.counts.messages > 0);
+    let mut micros: Vec<u64> = busy.map(|interval| interval.latency_at(0.99)).collect();
+    micros.sort_unstable();
+    micros.get(micros.len() / 2).map_or(0.0, |micros| *micros as f64 / 1e3)
 }
 
 /// Bytes as they are shown.
@@ -122,4 +139,22 @@ pub(super) fn cost_figures(cost: &ProcessCost) -> Figures {
         ("resident_mebibytes", mebibytes(cost.resident_bytes)),
         ("resident_mebibytes_peak", mebibytes(cost.resident_bytes_peak)),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::Counts;
+
+    #[test]
+    fn one_bad_interval_does_not_decide() {
+        let interval = |micros: u64| Interval {
+            counts: Counts { messages: 100, ..Counts::default() },
+            latencies: vec![(10, 98), (micros, 2)],
+            ..Interval::default()
+        };
+        let found = [interval(300), interval(90_000), interval(200), Interval::default()];
+        assert_eq!(interval_p99_ms(&found), 0.3);
+        assert_eq!(interval_p99_ms([]), 0.0);
+    }
 }

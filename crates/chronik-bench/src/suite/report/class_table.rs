@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::NOISY_PART_MAX;
 use super::figures::{Spread, blocks, cell_text, decimal, percent_of_floor, spread, spread_beside};
-use super::{NOISY_PART_MAX, NOISY_PERCENT};
 use crate::result::HEADROOM_MIN;
+use crate::suite::noise::is_noisy;
 
 /// Names, units and decimals of figures that are primary figures of rows.
 const UNITS: [(&str, &str, usize); 13] = [
@@ -18,7 +19,7 @@ const UNITS: [(&str, &str, usize); 13] = [
     ("server_cpu_seconds_per_gigabyte_read", "CPU-s/GB read", 3),
     ("server_cpu_percent", "% of a core", 3),
     ("rate_retained_percent", "% of the rate alone", 0),
-    ("p99_ratio", "x p99 alone", 2),
+    ("interval_p99_ratio", "x p99 alone", 2),
     ("first_ack_ms", "ms to first ack", 0),
     ("p50_ms", "ms p50", 2),
     ("p99_ms", "ms p99", 2),
@@ -26,7 +27,7 @@ const UNITS: [(&str, &str, usize); 13] = [
 ];
 
 /// Figures that some rows have besides those of the table: row, name, meaning, decimals.
-const DETAILS: [(&str, &str, &str, usize); 32] = [
+const DETAILS: [(&str, &str, &str, usize); 34] = [
     ("plan-64", "messages_per_request", "messages per request", 1),
     ("plan-128", "messages_per_request", "messages per request", 1),
     ("batch-100B", "megabytes_per_second", "MB/s", 1),
@@ -51,7 +52,9 @@ const DETAILS: [(&str, &str, &str, usize); 32] = [
     ("no-loss-1M", "read_back", "messages read back", 0),
     ("noisy", "alone_messages_per_second", "msg/s alone", 0),
     ("noisy", "alone_p99_ms", "ms p99 alone", 2),
-    ("neighbours", "alone_p99_ms", "ms p99 alone", 2),
+    ("neighbours", "interval_p99_ms", "ms p99 of the median interval beside the neighbour", 2),
+    ("neighbours", "alone_interval_p99_ms", "ms alone", 2),
+    ("neighbours", "p99_ratio", "x p99 alone, over the whole time", 2),
     ("neighbours", "resident_mebibytes_peak", "MiB of memory at most beside the neighbour", 1),
     ("neighbours", "memory_cap_mebibytes", "MiB of memory allowed", 1),
     ("neighbours", "resident_mebibytes_base", "MiB of it for the server without load", 1),
@@ -135,8 +138,7 @@ fn share_of_floor(cell: &Value) -> String {
 
 fn noisy(cell: &Value) -> String {
     let (blocks, failed) = (blocks(cell), cell["failures"].as_array().map_or(0, Vec::len));
-    let foreign = |block: &&Value| block["noise"]["foreign_percent"].as_f64();
-    let count = blocks.iter().filter(|it| foreign(it).is_some_and(|it| it > NOISY_PERCENT)).count();
+    let count = blocks.iter().filter(|block| is_noisy(&block["noise"])).count();
     let is_too_many = count as f64 > blocks.len() as f64 * NOISY_PART_MAX;
     let mark = if is_too_many { ", CPU only" } else { "" };
     let failed = if failed > 0 { format!(", **{failed} failed**") } else { String::new() };

@@ -185,7 +185,7 @@ fn rules(cells: &[&Value]) -> Vec<Rule> {
     );
     let beside = || {
         let elsewhere = find(cells, "neighbours", ELSEWHERE)?;
-        ratio_between(find(cells, "neighbours", "reader of 1 GB")?, elsewhere, "p99_ms")
+        ratio_between(find(cells, "neighbours", "reader of 1 GB")?, elsewhere, "interval_p99_ms")
     };
     push(
         "`neighbours`, reader of 1 GB: p99 of the producers over that beside a reader elsewhere"
@@ -198,7 +198,7 @@ fn rules(cells: &[&Value]) -> Vec<Rule> {
         let variant = cell["variant"].as_str().unwrap_or_default();
         push(
             format!("`neighbours`, {variant}: p99 of the producers over their p99 alone"),
-            spread(cell, "p99_ratio"),
+            spread(cell, "interval_p99_ratio"),
             Bound::AtMost(NEIGHBOUR_MAX),
         );
         push(
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_broken_rule_is_said_so_and_a_missing_figure_is_no_rule() {
         let block = |ratio: f64| {
-            json!({ "figures": { "p99_ratio": ratio, "resident_mebibytes_peak": 80.0,
+            json!({ "figures": { "interval_p99_ratio": ratio, "resident_mebibytes_peak": 80.0,
                                  "memory_cap_mebibytes": 320.0 } })
         };
         let cell = json!({ "row": "neighbours", "variant": "8 slow consumers",
