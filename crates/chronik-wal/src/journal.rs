@@ -278,6 +278,13 @@ pub struct RingPosition {
     pub lane_epoch: u64,
 }
 
+impl RingPosition {
+    /// The start of a ring without groups.
+    fn first(next_sequence: u64) -> Self {
+        Self { file: 0, position: 0, next_sequence, previous_header_crc: 0, lane_epoch: 0 }
+    }
+}
+
 /// What is known about a ring from outside of it; see `hardstate`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingFacts {
@@ -300,6 +307,19 @@ pub struct RingWalk {
     /// True if the ring knows better than the facts which groups are needed. Facts are stored
     /// before the ring learns of them, so these are not the newest ones.
     pub are_facts_stale: bool,
+}
+
+impl RingWalk {
+    /// What a walk finds in a ring of so many files that were just made.
+    #[must_use]
+    pub fn of_new(files: usize, facts: RingFacts) -> Self {
+        Self {
+            end: RingPosition::first(facts.oldest_needed.max(1)),
+            is_used: vec![false; files],
+            is_damaged: false,
+            are_facts_stale: false,
+        }
+    }
 }
 
 /// Walks the groups a restart needs, oldest first, handing each one's payload to `visit`, up to
@@ -341,16 +361,7 @@ pub fn walk_ring(
     }
     let is_damaged = newest.is_some_and(|newest| newest.header.sequence >= next);
     let are_facts_stale = said > facts.oldest_needed;
-    let end = match newest {
-        Some(newest) => newest.end(oldest_needed),
-        None => RingPosition {
-            file: 0,
-            position: 0,
-            next_sequence: oldest_needed,
-            previous_header_crc: 0,
-            lane_epoch: 0,
-        },
-    };
+    let end = newest.map_or(RingPosition::first(oldest_needed), |newest| newest.end(oldest_needed));
     Ok(RingWalk { end, is_used, is_damaged, are_facts_stale })
 }
 
@@ -459,5 +470,29 @@ impl<'a> Cursor<'a> {
         let is_valid =
             payload.len() == payload_len && crc32c::crc32c(payload) == header.payload_crc;
         Ok(is_valid.then_some((header, payload)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::io::{Disk, MemoryDisk, OpenMode};
+
+    #[test]
+    fn a_ring_that_was_just_made_is_known_without_reading_it() {
+        let disk = MemoryDisk::default();
+        let files: Vec<_> = ["/0.wal", "/1.wal"]
+            .iter()
+            .map(|path| {
+                let file = disk.open(Path::new(path), OpenMode::ReadWrite).expect("memory");
+                file.set_length(3 << 20).expect("memory");
+                file
+            })
+            .collect();
+        let facts = RingFacts { nonce: 7, oldest_needed: 1 };
+        let walked = walk_ring(&files, facts, |header, _| panic!("no group: {header:?}"));
+        assert_eq!(walked.expect("memory"), RingWalk::of_new(files.len(), facts));
     }
 }

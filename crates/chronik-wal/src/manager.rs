@@ -548,6 +548,8 @@ struct Ring {
     facts: RingFacts,
     /// True if a file is missing or shorter than it once was.
     has_lost_bytes: bool,
+    /// True if this start made all of it: there is nothing to read.
+    is_new: bool,
 }
 
 impl Ring {
@@ -576,9 +578,11 @@ impl Ring {
         let paths: Vec<PathBuf> = (0..count).map(path).collect();
         let mut files = Vec::with_capacity(count);
         let mut has_lost_bytes = false;
+        let mut is_new = row.is_none();
         for (index, path) in paths.iter().enumerate() {
             let file = disk.open(path, OpenMode::ReadWrite)?;
             let length = file.length()?;
+            is_new &= length == 0;
             let was_there = row.is_some_and(|row| index < row.ring_files as usize);
             has_lost_bytes |= was_there && row.is_some_and(|row| length < row.ring_file_bytes);
             if length < file_bytes {
@@ -594,11 +598,14 @@ impl Ring {
             Some(row) => RingFacts { nonce: row.ring_nonce, oldest_needed: row.oldest_needed },
             None => RingFacts { nonce: nonces.next(), oldest_needed: 1 },
         };
-        Ok(Self { lane, paths, files, file_bytes, facts, has_lost_bytes })
+        Ok(Self { lane, paths, files, file_bytes, facts, has_lost_bytes, is_new })
     }
 
     /// Replays the ring into `logs`.
     fn replay(&self, logs: &mut BTreeMap<LogId, LogRecovery>) -> Result<RingWalk, WalError> {
+        if self.is_new {
+            return Ok(RingWalk::of_new(self.files.len(), self.facts));
+        }
         let mut walk = replay_ring(&self.files, self.facts, logs)?;
         assert!(
             walk.end.next_sequence >= self.facts.oldest_needed,
