@@ -24,7 +24,7 @@ use chronik_testkit::{
 };
 
 use crate::callgrind::{self, Counts};
-use crate::process::{ProcessCounters, counters_of};
+use crate::process::{ProcessCounters, counters_of, wait_for_thread_end};
 use crate::{Figure, strace};
 
 /// The newest version of Produce and Fetch that names topics.
@@ -59,6 +59,9 @@ trait Drive {
     /// Sends so many requests and takes their answers.
     fn drive(&mut self, requests: u32);
 }
+
+/// The server's thread that fills a new journal with zeros.
+const ZERO_FILL_THREAD: &str = "journal-zeros";
 
 const LOADS: &[Load] = &[
     Load {
@@ -132,6 +135,8 @@ impl Load {
         let topic = NewTopic { name: TOPIC, partitions, configs: &[] };
         create_topic(&mut server.connect(), topic);
         let drive = (self.open)(&server);
+        // It works once in the life of a journal; the load is not the cause.
+        wait_for_thread_end(server.pid(), ZERO_FILL_THREAD);
         (server, drive)
     }
 

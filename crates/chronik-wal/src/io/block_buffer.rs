@@ -29,22 +29,29 @@ impl BlockBuffer {
     }
 
     /// Appends bytes.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.make_room(bytes.len());
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Appends `count` zeros.
+    #[inline]
     pub fn extend_zeros(&mut self, count: usize) {
         self.make_room(count);
         self.bytes.resize(self.bytes.len() + count, 0);
     }
 
-    /// Makes room for `more` bytes, in new memory if there is too little.
+    /// Makes room for `more` bytes.
+    #[inline]
     fn make_room(&mut self, more: usize) {
-        if self.bytes.capacity() - self.bytes.len() >= more {
-            return;
+        if self.bytes.capacity() - self.bytes.len() < more {
+            self.move_to_larger(more);
         }
+    }
+
+    #[cold]
+    fn move_to_larger(&mut self, more: usize) {
         let wanted = (self.len() + more).next_power_of_two().max(BLOCK_SIZE);
         let mut bytes: Vec<u8> = Vec::with_capacity(wanted + BLOCK_SIZE);
         // Only a hint by its contract: without it, writes go through the page cache.
