@@ -29,7 +29,7 @@ const STEP_PAUSE: Duration = Duration::from_millis(5);
 /// A file of a ring, as its commit thread sees it.
 pub(crate) struct RingFile {
     zeros: Arc<Zeros>,
-    /// ≤ `zeros.written_to`: what is known without its lock.
+    /// At most `zeros.written_to`: what is known without its lock.
     ready_to: u64,
 }
 

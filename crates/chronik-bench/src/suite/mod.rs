@@ -271,9 +271,16 @@ impl Cell {
             && may_repeat()
         {
             repeats += 1;
-            let again = self.block()?;
-            if noise::level(&again["noise"]) < noise::level(&block["noise"]) {
-                result = Ok(again);
+            match self.block() {
+                Ok(again) if noise::level(&again["noise"]) < noise::level(&block["noise"]) => {
+                    result = Ok(again);
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    // Noise is no reason to fail.
+                    self.failures.push(failure.to_string());
+                    break;
+                }
             }
         }
         match result {
