@@ -362,13 +362,20 @@ impl<'a> Reader<'a> {
         Ok(length_plus_one.checked_sub(1))
     }
 
-    /// Takes the memory of `count` elements from the budget.
-    fn charge<T>(&mut self, field: &'static str, count: usize) -> Result<(), ReadError> {
-        let left = size_of::<T>()
-            .checked_mul(count)
-            .and_then(|bytes| self.allocation_left.checked_sub(bytes));
+    /// Takes memory that the caller needs for what it reads from the message's budget.
+    ///
+    /// # Errors
+    ///
+    /// If the message's length does not allow so much.
+    pub fn charge_bytes(&mut self, field: &'static str, bytes: usize) -> Result<(), ReadError> {
+        let left = self.allocation_left.checked_sub(bytes);
         self.allocation_left = left.ok_or(fault(field, DecodeReason::AllocationBudget))?;
         Ok(())
+    }
+
+    /// Takes the memory of `count` elements from the budget.
+    fn charge<T>(&mut self, field: &'static str, count: usize) -> Result<(), ReadError> {
+        self.charge_bytes(field, size_of::<T>().saturating_mul(count))
     }
 }
 

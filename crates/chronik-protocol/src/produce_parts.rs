@@ -2,14 +2,14 @@
 //! so that the request that a server sees most often allocates nothing.
 //!
 //! Reads the same bytes and refuses the same ones as the generated
-//! [`ProduceRequest::decode`](crate::produce::ProduceRequest::decode), except that it needs no
-//! budget for lists.
+//! [`ProduceRequest::decode`](crate::produce::ProduceRequest::decode). The budget that follows from
+//! the message's length is charged with what the visitor keeps of each part.
 
 use chronik_common::Uuid;
 
 use crate::api_key::ApiKey;
 use crate::error::{DecodeError, DecodeReason, ReadError};
-use crate::primitive::{ARRAY_ELEMENTS_MAX, Reader};
+use crate::primitive::Reader;
 
 const API: ApiKey = ApiKey::Produce;
 
@@ -25,6 +25,12 @@ const TOPIC_ID_VERSION: i16 = 13;
 /// What was visited counts only once [`read_produce_request`] has succeeded: the bytes behind it
 /// may turn out not to be a request.
 pub trait ProduceParts<'a> {
+    /// Memory that the visitor needs for a topic, in bytes, its name not included.
+    const TOPIC_BYTES: usize;
+
+    /// Memory that it needs for records of a partition, in bytes.
+    const PARTITION_BYTES: usize;
+
     /// A topic, before its partitions. The name is empty from version 13 on, the id
     /// [`Uuid::ZERO`] before.
     fn topic(&mut self, name: &'a str, topic_id: Uuid);
@@ -44,16 +50,16 @@ pub struct ProduceHead<'a> {
     pub timeout_ms: i32,
 }
 
-/// Reads the body of a produce request of this version. There are at most [`ARRAY_ELEMENTS_MAX`]
-/// parts, over all topics.
+/// Reads the body of a produce request of this version.
 ///
 /// # Errors
 ///
-/// If the bytes are not such a request, or there is no such version.
-pub fn read_produce_request<'a>(
+/// If the bytes are not such a request or want more memory than their length allows, or there is
+/// no such version.
+pub fn read_produce_request<'a, P: ProduceParts<'a>>(
     reader: &mut Reader<'a>,
     version: i16,
-    parts: &mut impl ProduceParts<'a>,
+    parts: &mut P,
 ) -> Result<ProduceHead<'a>, DecodeError> {
     if !API.shown().contains(version) {
         let reason = DecodeReason::Version;
@@ -62,10 +68,10 @@ pub fn read_produce_request<'a>(
     read_message(reader, version, parts).map_err(|error| error.in_message(API, version))
 }
 
-fn read_message<'a>(
+fn read_message<'a, P: ProduceParts<'a>>(
     reader: &mut Reader<'a>,
     version: i16,
-    parts: &mut impl ProduceParts<'a>,
+    parts: &mut P,
 ) -> Result<ProduceHead<'a>, ReadError> {
     let flexible = version >= FLEXIBLE_VERSION;
     let transactional_id = if version >= TRANSACTIONAL_ID_VERSION {
@@ -76,9 +82,9 @@ fn read_message<'a>(
     let acks = reader.i16("acks")?;
     let timeout_ms = reader.i32("timeout_ms")?;
     let topics = reader.element_count("topic_data", flexible, if flexible { 3 } else { 6 })?;
-    let mut parts_left = ARRAY_ELEMENTS_MAX;
+    reader.charge_bytes("topic_data", topics.saturating_mul(P::TOPIC_BYTES))?;
     for _ in 0..topics {
-        read_topic(reader, version, &mut parts_left, parts)?;
+        read_topic(reader, version, parts)?;
     }
     if flexible {
         reader.skip_tagged_fields("message")?;
@@ -86,11 +92,10 @@ fn read_message<'a>(
     Ok(ProduceHead { transactional_id, acks, timeout_ms })
 }
 
-fn read_topic<'a>(
+fn read_topic<'a, P: ProduceParts<'a>>(
     reader: &mut Reader<'a>,
     version: i16,
-    parts_left: &mut usize,
-    parts: &mut impl ProduceParts<'a>,
+    parts: &mut P,
 ) -> Result<(), ReadError> {
     let flexible = version >= FLEXIBLE_VERSION;
     let (name, topic_id) = if version >= TOPIC_ID_VERSION {
@@ -101,10 +106,7 @@ fn read_topic<'a>(
     parts.topic(name, topic_id);
     let (field, element_bytes_min) = ("topic_data.partition_data", if flexible { 6 } else { 8 });
     let count = reader.element_count(field, flexible, element_bytes_min)?;
-    let limit = *parts_left;
-    let left = limit.checked_sub(count);
-    let reason = DecodeReason::TooManyElements { count, limit };
-    *parts_left = left.ok_or(ReadError { field, reason })?;
+    reader.charge_bytes(field, count.saturating_mul(P::PARTITION_BYTES))?;
     for _ in 0..count {
         let index = reader.i32("topic_data.partition_data.index")?;
         let records = reader.optional_bytes("topic_data.partition_data.records", flexible, true)?;

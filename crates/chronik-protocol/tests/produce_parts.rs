@@ -5,8 +5,8 @@ use chronik_common::Uuid;
 use chronik_protocol::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use chronik_protocol::sample::Sampler;
 use chronik_protocol::{
-    ApiKey, DecodeError, DecodeReason, OutputBuffer, ProduceParts, Reader, Records,
-    read_produce_request,
+    ALLOCATION_BYTES_BASE, ALLOCATION_BYTES_PER_INPUT_BYTE, ApiKey, DecodeError, DecodeReason,
+    OutputBuffer, ProduceParts, Reader, Records, read_produce_request,
 };
 
 /// Puts the visited parts together again.
@@ -14,6 +14,9 @@ use chronik_protocol::{
 struct Collected<'a>(Vec<TopicProduceData<'a>>);
 
 impl<'a> ProduceParts<'a> for Collected<'a> {
+    const TOPIC_BYTES: usize = size_of::<TopicProduceData<'a>>();
+    const PARTITION_BYTES: usize = size_of::<PartitionProduceData<'a>>();
+
     fn topic(&mut self, name: &'a str, topic_id: Uuid) {
         self.0.push(TopicProduceData { name: name.into(), topic_id, partition_data: Vec::new() });
     }
@@ -30,6 +33,9 @@ impl<'a> ProduceParts<'a> for Collected<'a> {
 struct Counted(usize);
 
 impl<'a> ProduceParts<'a> for Counted {
+    const TOPIC_BYTES: usize = 64;
+    const PARTITION_BYTES: usize = 150;
+
     fn topic(&mut self, _name: &'a str, _topic_id: Uuid) {}
 
     fn partition(&mut self, _index: i32, _records: Option<&'a [u8]>) {
@@ -128,22 +134,38 @@ fn visiting_allocates_nothing() {
 }
 
 #[test]
-fn the_parts_of_all_topics_together_are_limited() {
-    // Version 8: null transactional id, acks, timeout; two topics without a name, each with
-    // 600,000 partitions without records.
-    let topic = {
+fn what_the_visitor_keeps_stays_within_the_budget() {
+    // Version 8: null transactional id, acks, timeout; topics without a name and partitions
+    // without records.
+    let head = [0xff, 0xff, 0, 1, 0, 0, 0, 0];
+    let partition = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
+    let topic = |partitions: i32| {
         let mut topic = vec![0, 0];
-        topic.extend(600_000_i32.to_be_bytes());
-        topic.extend([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff].repeat(600_000));
+        topic.extend(partitions.to_be_bytes());
+        topic.extend(partition.repeat(partitions as usize));
         topic
     };
-    let mut body = vec![0xff, 0xff, 0, 1, 0, 0, 0, 0];
-    body.extend(2_i32.to_be_bytes());
-    body.extend(&topic);
-    body.extend(&topic);
+    let request = |topics: i32, partitions: i32| {
+        let mut body = head.to_vec();
+        body.extend(topics.to_be_bytes());
+        body.extend(topic(partitions).repeat(topics as usize));
+        body
+    };
+    for (topics, partitions, field) in [
+        (100_000, 0, "topic_data"),
+        (1, 100_000, "topic_data.partition_data"),
+        (1_000, 1_000, "topic_data.partition_data"),
+    ] {
+        let body = request(topics, partitions);
+        let mut parts = Counted::default();
+        let read = read_produce_request(&mut Reader::new(&body), 8, &mut parts);
+        let error = read.map_err(|error| (error.field, error.reason));
+        assert_eq!(error, Err((field, DecodeReason::AllocationBudget)));
+        let budget = ALLOCATION_BYTES_BASE + ALLOCATION_BYTES_PER_INPUT_BYTE * body.len();
+        assert!(parts.0 * Counted::PARTITION_BYTES <= budget, "{} parts", parts.0);
+    }
     let mut parts = Counted::default();
-    let read = read_produce_request(&mut Reader::new(&body), 8, &mut parts);
-    let expected = DecodeReason::TooManyElements { count: 600_000, limit: 400_000 };
-    assert_eq!(read.map_err(|error| error.reason), Err(expected));
-    assert_eq!(parts.0, 600_000, "those of the first topic");
+    let body = request(20, 15);
+    assert!(read_produce_request(&mut Reader::new(&body), 8, &mut parts).is_ok());
+    assert_eq!(parts.0, 300, "few parts need no records");
 }

@@ -3,9 +3,7 @@
 
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader};
 use crate::io::BlockBuffer;
-use crate::journal::{
-    GROUP_HEADER_SIZE, GroupHeader, RECORD_ALIGNMENT, RECORD_HEADER_SIZE, RecordHeader, group_size,
-};
+use crate::journal::{GROUP_HEADER_SIZE, GroupHeader, RECORD_ALIGNMENT, RecordHeader, group_size};
 use chronik_record::crc;
 
 /// Bodies of at least this many bytes are not read once more for the group's checksum: combining
@@ -101,5 +99,5 @@ impl GroupBuffer {
     }
 }
 
+// Records are aligned in the payload and so in the group.
 const _: () = assert!(GROUP_HEADER_SIZE.is_multiple_of(RECORD_ALIGNMENT));
-const _: () = assert!(RECORD_HEADER_SIZE > 0);

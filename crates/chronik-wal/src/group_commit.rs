@@ -351,7 +351,8 @@ impl Lane {
             // A file is left only when it is full, so all but the current one are written to
             // the end or not at all.
             let used_to = match walk.is_used[index] {
-                _ if index == position.file => position.position,
+                // Files may have been longer: then the next group goes to the next file.
+                _ if index == position.file => position.position.min(config.ring_file_bytes),
                 true => config.ring_file_bytes,
                 false => 0,
             };
@@ -395,15 +396,18 @@ impl Lane {
 
     /// Fills the ring with zeros ahead of the groups, on the calling thread, until that is done or
     /// the lane ends. Commits do not depend on it; they are only slower without.
-    pub(crate) fn zero_fill(&self) -> impl FnOnce() + Send + use<> {
-        let fill = RingFile::zero_fill(&self.files, self.position.file);
+    ///
+    /// # Errors
+    /// A file cannot be opened once more.
+    pub(crate) fn zero_fill(&self, disk: &dyn Disk) -> DiskResult<impl FnOnce() + Send + use<>> {
+        let fill = RingFile::zero_fill(disk, &self.files, self.position.file)?;
         let shared = Arc::clone(&self.shared);
-        move || {
+        Ok(move || {
             fill.run(|| {
                 let queue = lock(&shared.queue);
                 queue.is_closed || queue.is_failed
             });
-        }
+        })
     }
 
     /// The commit loop; returns when the lane is closed or failed. The calling thread becomes
@@ -425,8 +429,8 @@ impl Lane {
     }
 
     /// The first of many producers has woken this thread. Shards that are ready to run on its core
-    /// add theirs before the group is taken: a third fewer syncs where 64 producers share two cores.
-    /// If no shard is ready, this costs two system calls.
+    /// add theirs before the group is taken: a third fewer syncs where 64 producers share two
+    /// cores. If no shard is ready, this costs two system calls.
     fn let_others_add(&self) {
         if self.last_group >= BUSY_GROUP_RECORDS {
             for _ in 0..TURNS_FOR_OTHERS {

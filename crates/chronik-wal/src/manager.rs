@@ -406,7 +406,8 @@ impl WalManager {
         Ok(aside)
     }
 
-    /// Starts the commit threads and the background worker.
+    /// Starts the commit threads, the threads that fill the journals with zeros, and the
+    /// background worker.
     ///
     /// # Panics
     /// If called twice or if the operating system refuses a thread.
@@ -414,7 +415,10 @@ impl WalManager {
         let idle = self.idle.lock().expect("no holder panics").take().expect("started once");
         let mut threads = self.threads.lock().expect("no holder panics");
         for (lane, name) in idle.lanes.into_iter().zip(["commit-meta", "commit-0"]) {
-            threads.push(spawn("journal-zeros", lane.zero_fill()));
+            match lane.zero_fill(&*self.disk) {
+                Ok(fill) => threads.push(spawn("journal-zeros", fill)),
+                Err(error) => warn!(%error, "the journal is not filled with zeros in advance"),
+            }
             threads.push(spawn(name, move || {
                 // Where the wish is not granted, commits wait longer for a busy machine.
                 if let Err(error) = chronik_scheduler::request_slice(COMMIT_SLICE) {
@@ -474,21 +478,14 @@ impl WalManager {
         self.data_lane.close();
         self.meta_lane.close();
         for thread in self.threads.lock().expect("no holder panics").drain(..) {
-            if thread.join().is_err() {
-                error!("a thread of the journal panicked");
-            }
+            join(thread, "a thread of the journal panicked");
         }
     }
 
     /// Ends the background worker, then makes every log's segments and snapshots durable so
     /// that the next start has nothing to replay. Blocks.
     pub fn finish_stop(&self) {
-        self.worker_shared.stop();
-        if let Some(thread) = self.worker_thread.lock().expect("no holder panics").take()
-            && thread.join().is_err()
-        {
-            error!("the checkpoint thread panicked");
-        }
+        self.stop_worker();
         let mut worker = (self.make_worker)();
         let logs: Vec<LogId> = {
             let owners = self.owners.lock().expect("no holder of the owners panics");
@@ -499,6 +496,13 @@ impl WalManager {
         }
         worker.collect_dirty();
         worker.checkpoint(true);
+    }
+
+    fn stop_worker(&self) {
+        self.worker_shared.stop();
+        if let Some(thread) = self.worker_thread.lock().expect("no holder panics").take() {
+            join(thread, "the checkpoint thread panicked");
+        }
     }
 
     /// The lane of all partitions.
@@ -529,6 +533,21 @@ impl WalManager {
     #[must_use]
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
+    }
+}
+
+/// No thread of it writes to the directory after that: another manager may open it.
+impl Drop for WalManager {
+    fn drop(&mut self) {
+        self.stop_lanes();
+        self.stop_worker();
+    }
+}
+
+/// Waits for a thread's end, unless it is the calling one.
+fn join(thread: JoinHandle<()>, complaint: &'static str) {
+    if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+        error!("{complaint}");
     }
 }
 

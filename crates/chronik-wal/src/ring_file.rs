@@ -10,6 +10,9 @@
 //! [`ZeroFill`] keeps the zeros ahead of the groups: on a thread of its own from the start on, and
 //! on the commit thread if that one is faster. Zeros are only ever written at or above
 //! `written_to`, groups only below it.
+//!
+//! The kernel tells of an error while it writes once to every open file. So [`ZeroFill`] has files
+//! of its own: its syncs never take an error from the commit thread that is about a group.
 
 use std::io::IoSlice;
 use std::path::Path;
@@ -18,7 +21,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::io::{BlockBuffer, Disk, DiskFile, DiskResult, OpenMode};
+use crate::io::{BLOCK_SIZE, BlockBuffer, Disk, DiskFile, DiskResult, OpenMode};
 
 /// Zeros written at once, in bytes.
 const STEP_BYTES: u64 = 1 << 20;
@@ -28,6 +31,7 @@ const STEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// A file of a ring, as its commit thread sees it.
 pub(crate) struct RingFile {
+    file: Arc<dyn DiskFile>,
     zeros: Arc<Zeros>,
     /// At most `zeros.written_to`: what is known without its lock.
     ready_to: u64,
@@ -35,7 +39,6 @@ pub(crate) struct RingFile {
 
 /// How far a file was written at least once.
 struct Zeros {
-    file: Arc<dyn DiskFile>,
     file_bytes: u64,
     /// Bytes below this were written. Held while zeros are written from there on.
     written_to: Mutex<u64>,
@@ -43,7 +46,7 @@ struct Zeros {
 
 /// Fills the files of a ring with zeros, the one in use first.
 pub(crate) struct ZeroFill {
-    files: Vec<Arc<Zeros>>,
+    files: Vec<(Arc<dyn DiskFile>, Arc<Zeros>)>,
 }
 
 impl RingFile {
@@ -54,27 +57,45 @@ impl RingFile {
         file_bytes: u64,
         used_to: u64,
     ) -> DiskResult<Self> {
+        assert!(used_to <= file_bytes, "{used_to} of {file_bytes} bytes are in use");
         let file = disk.open(path, OpenMode::PastCache)?;
+        // Only a hint: what was written above the groups need not be written again.
         let written_to = file.data_end(used_to).clamp(used_to, file_bytes);
-        let zeros = Zeros { file, file_bytes, written_to: Mutex::new(written_to) };
-        Ok(Self { zeros: Arc::new(zeros), ready_to: written_to })
+        let zeros = Zeros { file_bytes, written_to: Mutex::new(written_to) };
+        Ok(Self { file, zeros: Arc::new(zeros), ready_to: written_to })
     }
 
     /// Writes a group's bytes at `position` and makes them durable.
     pub(crate) fn write_group(&mut self, position: u64, group: &[u8]) -> DiskResult<()> {
         let end = position + group.len() as u64;
         if self.ready_to < end {
-            self.ready_to = self.zeros.fill_to(end)?;
+            self.ready_to = self.zeros.fill_to(end, &*self.file)?;
         }
-        self.zeros.file.write_at(position, &mut [IoSlice::new(group)])?;
-        self.zeros.file.sync()
+        assert!(
+            end <= self.ready_to && position.is_multiple_of(BLOCK_SIZE as u64),
+            "a group from {position} to {end}, and zeros from {} on",
+            self.ready_to
+        );
+        self.file.write_at(position, &mut [IoSlice::new(group)])?;
+        self.file.sync()
     }
 
     /// Fills `files` from `current` on, around the ring.
-    pub(crate) fn zero_fill(files: &[Self], current: usize) -> ZeroFill {
+    ///
+    /// # Errors
+    /// A file cannot be opened once more.
+    pub(crate) fn zero_fill(
+        disk: &dyn Disk,
+        files: &[Self],
+        current: usize,
+    ) -> DiskResult<ZeroFill> {
         let (before, from) = files.split_at(current);
-        let files = from.iter().chain(before).map(|file| Arc::clone(&file.zeros)).collect();
-        ZeroFill { files }
+        let again = |file: &Self| {
+            let zeros = Arc::clone(&file.zeros);
+            Ok((disk.open(file.file.path(), OpenMode::PastCache)?, zeros))
+        };
+        let files = from.iter().chain(before).map(again).collect::<DiskResult<_>>()?;
+        Ok(ZeroFill { files })
     }
 }
 
@@ -84,18 +105,23 @@ impl Zeros {
     }
 
     /// Makes sure that everything below `end` was written; returns how far that is so.
-    fn fill_to(&self, end: u64) -> DiskResult<u64> {
+    fn fill_to(&self, end: u64, file: &dyn DiskFile) -> DiskResult<u64> {
         assert!(end <= self.file_bytes, "a group ends at {end} of {} bytes", self.file_bytes);
         let mut written_to = self.lock();
         let mut zeros = BlockBuffer::default();
         while *written_to < end {
-            self.step(&mut written_to, &mut zeros)?;
+            self.step(&mut written_to, file, &mut zeros)?;
         }
         Ok(*written_to)
     }
 
     /// Writes zeros once; `false` if there is nothing left to write.
-    fn step(&self, written_to: &mut u64, zeros: &mut BlockBuffer) -> DiskResult<bool> {
+    fn step(
+        &self,
+        written_to: &mut u64,
+        file: &dyn DiskFile,
+        zeros: &mut BlockBuffer,
+    ) -> DiskResult<bool> {
         let step = STEP_BYTES.min(self.file_bytes - *written_to);
         if step == 0 {
             return Ok(false);
@@ -103,15 +129,15 @@ impl Zeros {
         if zeros.is_empty() {
             zeros.extend_zeros(STEP_BYTES as usize);
         }
-        self.file.write_at(*written_to, &mut [IoSlice::new(&zeros[..step as usize])])?;
+        file.write_at(*written_to, &mut [IoSlice::new(&zeros[..step as usize])])?;
         *written_to += step;
         Ok(true)
     }
 }
 
 impl ZeroFill {
-    /// Fills every file, until `is_stopped`. Blocks. A failed call ends it: the commit thread
-    /// meets the failure if it comes to that file, and knows what it means.
+    /// Fills every file, until `is_stopped`. Blocks. A failed call ends it: nobody was told that
+    /// these zeros are there. What it says about groups the commit thread hears by its own sync.
     pub(crate) fn run(self, is_stopped: impl Fn() -> bool) {
         if let Err(error) = self.fill(&is_stopped) {
             warn!(%error, "the journal is not filled with zeros ahead of its groups");
@@ -120,24 +146,24 @@ impl ZeroFill {
 
     fn fill(&self, is_stopped: &dyn Fn() -> bool) -> DiskResult<()> {
         let mut zeros = BlockBuffer::default();
-        for (number, zeroed) in self.files.iter().enumerate() {
+        for (number, (file, zeroed)) in self.files.iter().enumerate() {
             let is_in_use = number == 0;
             loop {
                 if is_stopped() {
                     return Ok(());
                 }
-                let has_more = zeroed.step(&mut zeroed.lock(), &mut zeros)?;
+                let has_more = zeroed.step(&mut zeroed.lock(), &**file, &mut zeros)?;
                 if !has_more {
                     break;
                 }
                 if is_in_use {
                     // Or the next group's sync would have to wait for what this step changed.
-                    zeroed.file.sync()?;
+                    file.sync()?;
                 } else {
                     std::thread::park_timeout(STEP_PAUSE);
                 }
             }
-            zeroed.file.sync()?;
+            file.sync()?;
         }
         Ok(())
     }
@@ -145,6 +171,8 @@ impl ZeroFill {
 
 #[cfg(test)]
 mod tests {
+    use chronik_common::{Rng, SeededRng};
+
     use super::*;
     use crate::io::MemoryDisk;
 
@@ -157,9 +185,13 @@ mod tests {
         RingFile::open(disk, path, FILE_BYTES, used_to).unwrap()
     }
 
+    fn fill(disk: &MemoryDisk, file: &RingFile, is_stopped: impl Fn() -> bool) {
+        RingFile::zero_fill(disk, std::slice::from_ref(file), 0).unwrap().run(is_stopped);
+    }
+
     fn content(file: &RingFile) -> Vec<u8> {
         let mut content = vec![9; FILE_BYTES as usize];
-        assert_eq!(file.zeros.file.read_at(0, &mut content).unwrap() as u64, FILE_BYTES);
+        assert_eq!(file.file.read_at(0, &mut content).unwrap() as u64, FILE_BYTES);
         content
     }
 
@@ -173,7 +205,7 @@ mod tests {
         for (position, group) in &groups[..2] {
             file.write_group(*position, group).unwrap();
         }
-        RingFile::zero_fill(std::slice::from_ref(&file), 0).run(|| false);
+        fill(&disk, &file, || false);
         file.write_group(groups[2].0, &groups[2].1).unwrap();
         let mut expected = vec![0; FILE_BYTES as usize];
         for (position, group) in &groups {
@@ -185,15 +217,40 @@ mod tests {
     }
 
     #[test]
+    fn steps_of_both_sides_in_any_order_keep_every_group() {
+        for seed in 0..50 {
+            let mut rng = SeededRng::new(seed);
+            let disk = MemoryDisk::default();
+            let mut file = ring_file(&disk, 0);
+            let other = disk.open(Path::new("/lane0_0.wal"), OpenMode::PastCache).unwrap();
+            let (mut zeros, mut expected) = (BlockBuffer::default(), Vec::new());
+            while expected.len() as u64 + 300_000 < FILE_BYTES {
+                if rng.below(4) == 0 {
+                    let side = Arc::clone(&file.zeros);
+                    side.step(&mut side.lock(), &*other, &mut zeros).unwrap();
+                } else {
+                    let blocks = 1 + rng.below(70) as usize;
+                    let group = vec![1 + rng.below(255) as u8; blocks * BLOCK_SIZE];
+                    file.write_group(expected.len() as u64, &group).unwrap();
+                    expected.extend(group);
+                }
+            }
+            let found = content(&file);
+            assert!(found[..expected.len()] == expected, "seed {seed}");
+            assert!(found[expected.len()..].iter().all(|byte| *byte == 0), "seed {seed}");
+        }
+    }
+
+    #[test]
     fn groups_of_an_earlier_life_are_kept_and_a_stop_ends_the_filling() {
         let disk = MemoryDisk::default();
         let mut file = ring_file(&disk, 0);
         file.write_group(0, &[7; 4_096]).unwrap();
         let again = RingFile::open(&disk, Path::new("/lane0_0.wal"), FILE_BYTES, 4_096).unwrap();
         assert_eq!(*again.zeros.lock(), 4_096, "zeros of the memory disk count as reserved");
-        RingFile::zero_fill(std::slice::from_ref(&again), 0).run(|| true);
+        fill(&disk, &again, || true);
         assert_eq!(*again.zeros.lock(), 4_096);
-        RingFile::zero_fill(std::slice::from_ref(&again), 0).run(|| false);
+        fill(&disk, &again, || false);
         assert_eq!(content(&again)[..4_096], [7; 4_096]);
     }
 
@@ -208,8 +265,8 @@ mod tests {
                 RingFile::open(&disk, path, FILE_BYTES, 0).unwrap()
             })
             .collect();
-        let fill = RingFile::zero_fill(&files, 1);
-        let names: Vec<_> = fill.files.iter().map(|it| it.file.path().to_owned()).collect();
+        let fill = RingFile::zero_fill(&disk, &files, 1).unwrap();
+        let names: Vec<_> = fill.files.iter().map(|(file, _)| file.path().to_owned()).collect();
         assert_eq!(names, ["/lane0_1.wal", "/lane0_2.wal", "/lane0_0.wal"].map(Path::new));
     }
 }

@@ -186,7 +186,7 @@ impl TailRing {
         let first = self.frames.front().map_or(lsn, |frame| frame.header.lsn);
         let index = usize::try_from(lsn.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
         let index = index.min(self.frames.len());
-        debug_assert!(
+        assert!(
             self.frames.get(index).is_none_or(|frame| frame.header.lsn == lsn.max(first)),
             "the tail is dense from {first:?} on"
         );

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use chronik_common::{LeaderEpoch, Lsn, Offset};
 use chronik_wal::io::{CrashPolicy, DiskCall, Fault, FaultyDisk, MemoryDisk};
-use chronik_wal::{Durability, LogConfig, Verdict, WalError};
-use common::{Node, append_to, log_config, value};
+use chronik_wal::{Durability, LogConfig, Verdict, WalConfig, WalError};
+use common::{Node, append_to, log_config, small_config, value};
 
 fn values(range: std::ops::Range<usize>) -> Vec<usize> {
     range.collect()
@@ -97,6 +97,30 @@ fn a_restart_after_a_restart_finds_the_same_log() {
         assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..100));
         disk = disk.crash(disk.op_count(), CrashPolicy::LoseUnsynced);
     }
+}
+
+#[test]
+fn a_journal_goes_on_when_its_files_are_configured_shorter_or_longer() {
+    let log = log_config(Durability::Fsync);
+    let with_files_of = |bytes| WalConfig { journal_file_bytes: bytes, ..small_config() };
+    let mut disk = MemoryDisk::new();
+    let mut written = 0;
+    for bytes in [128 << 10, 64 << 10, 128 << 10, 64 << 10] {
+        let config = with_files_of(bytes);
+        let node = Node::open_as(Arc::new(disk.clone()), log, &config).unwrap();
+        assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..written));
+        // Up to a place that files of half the size do not have.
+        let counters = node.manager.data_lane().counters();
+        let is_far = || counters.journal_bytes.load(Ordering::Relaxed) % (128 << 10) > 100 << 10;
+        let first = written;
+        while written < first + 50 || !is_far() {
+            write(&node, written..written + 1);
+            written += 1;
+        }
+        disk = disk.crash(disk.op_count(), CrashPolicy::LoseUnsynced);
+    }
+    let node = Node::open_as(Arc::new(disk), log, &with_files_of(64 << 10)).unwrap();
+    assert_eq!(node.read_from(Offset(0)).unwrap(), values(0..written));
 }
 
 #[test]

@@ -125,7 +125,12 @@ impl ConnectedProducer {
         // What is under way is reported as failed.
         drop(self.client);
         let reports = Arc::into_inner(reports).expect("the client had the only other one");
-        let state = reports.state.into_inner().expect(UNPOISONED);
+        let mut state = reports.state.into_inner().expect(UNPOISONED);
+        let unreported = state.book.under_way();
+        if unreported > 0 {
+            let text = || format!("librdkafka did not say what became of {unreported} messages");
+            state.failure.get_or_insert_with(text);
+        }
         WorkerEnd {
             ledgers: state.book.into_ledgers(),
             recorder: state.recorder.finish(),

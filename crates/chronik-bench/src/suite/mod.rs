@@ -34,6 +34,9 @@ use estimate::Timing;
 use rows::{ROWS, Row, Variant};
 use server_build::server_build;
 
+/// Attempts at a block besides the first, while all of them were noisy.
+const NOISY_REPEATS: u32 = 2;
+
 /// Number of the suite document's form.
 const SCHEMA: u64 = 2;
 
@@ -97,9 +100,6 @@ struct Cell {
     blocks: Vec<Value>,
     failures: Vec<String>,
 }
-
-/// Attempts at a block besides the first, while all of them were noisy.
-const NOISY_REPEATS: u32 = 2;
 
 /// A suite that runs.
 struct Suite<'a> {
@@ -277,7 +277,7 @@ impl Cell {
                 }
                 Ok(_) => {}
                 Err(failure) => {
-                    // Noise is no reason to fail.
+                    // A failure is never the machine's.
                     self.failures.push(failure.to_string());
                     break;
                 }

@@ -11,9 +11,10 @@ use crate::clock::process_cpu;
 /// Kernel ticks per second in /proc.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Share of the machine, in percent, above which what others use of it makes a block noisy; the
-/// same for the time in which cores stood still.
+/// Share of the machine, in percent, above which what others use of it makes a block noisy.
 pub(crate) const FOREIGN_PERCENT_MAX: f64 = 10.0;
+
+/// Share of the cores' time, in percent, above which standing still makes a block noisy.
 pub(crate) const STALLED_PERCENT_MAX: f64 = 3.0;
 
 /// Watches a block.

@@ -63,6 +63,9 @@ impl DecodeProduce {
 struct Parts<'a>(&'a str, i32, Option<&'a [u8]>);
 
 impl<'a> ProduceParts<'a> for Parts<'a> {
+    const TOPIC_BYTES: usize = 0;
+    const PARTITION_BYTES: usize = 0;
+
     fn topic(&mut self, name: &'a str, _topic_id: Uuid) {
         self.0 = name;
     }

@@ -1,7 +1,8 @@
 //! A produce request between its appends and its answer.
 //!
 //! Pending requests are used again, with the room of their lists, so that a request allocates
-//! nothing once its shard is warm.
+//! nothing once its shard is warm. What is kept for that is bounded: few spares, each with short
+//! lists and short names.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -20,8 +21,13 @@ use crate::shard::Shard;
 const STORAGE_ERROR_VERSION: i16 = 4;
 /// Spare requests that a shard keeps, at most.
 const SPARES_MAX: usize = 512;
-/// A request of more parts or topics than these is not kept: few are, and its lists are large.
+/// A request with room for more parts than these is not kept: few are, and its lists are large.
 const SPARE_PARTS_MAX: usize = 64;
+/// Topics that a spare request keeps, at most, and the room that each may have, for partitions and
+/// in bytes of its name. Together with the parts that is 32 KiB for a request.
+const SPARE_TOPICS_MAX: usize = 16;
+const SPARE_TOPIC_PARTITIONS_MAX: usize = 16;
+const SPARE_NAME_BYTES_MAX: usize = 256;
 
 /// A produce request that waits for acknowledgements.
 pub(crate) struct PendingProduce {
@@ -32,18 +38,23 @@ pub(crate) struct PendingProduce {
     pub(super) parts: Vec<Part>,
     /// Parts that wait.
     unfinished: usize,
-    pub(super) deadline: MonotonicMs,
-    pub(super) charged_bytes: usize,
+    /// When the wait ends whether or not the parts are durable.
+    deadline: MonotonicMs,
+    /// What the shard was charged with for the wait, to be given back.
+    charged_bytes: usize,
 }
 
 /// One partition of the request.
 pub(super) struct Part {
+    /// Index of its topic in the answer.
     topic: usize,
+    /// Index of its partition in that topic.
     partition: usize,
     /// Taken by the append.
     pub(super) target: Option<Result<Arc<Partition>, ErrorCode>>,
     /// Where the batch lies in the frame.
     pub(super) range: Range<usize>,
+    /// A token of it is registered and was not completed.
     is_waiting: bool,
 }
 
@@ -67,7 +78,7 @@ impl SpareProduces {
     /// Keeps a request that was answered.
     pub(crate) fn give(&self, mut answered: Box<PendingProduce>) {
         let mut spares = self.0.borrow_mut();
-        if spares.len() < SPARES_MAX && answered.is_small() {
+        if spares.len() < SPARES_MAX && answered.parts.capacity() <= SPARE_PARTS_MAX {
             answered.clear();
             spares.push(answered);
         }
@@ -75,6 +86,12 @@ impl SpareProduces {
 }
 
 impl PendingProduce {
+    /// Memory of a topic in the answer, in bytes, without its name.
+    pub(super) const TOPIC_BYTES: usize = size_of::<TopicProduceResponse<'static>>();
+    /// Memory of a part and of its answer, in bytes.
+    pub(super) const PART_BYTES: usize =
+        size_of::<Part>() + size_of::<PartitionProduceResponse<'static>>();
+
     fn new(id: RequestId) -> Self {
         Self {
             id,
@@ -87,16 +104,28 @@ impl PendingProduce {
         }
     }
 
-    fn is_small(&self) -> bool {
-        self.parts.capacity() <= SPARE_PARTS_MAX
-            && self.response.responses.len() + self.spare_topics.len() <= SPARE_PARTS_MAX
-    }
-
     fn clear(&mut self) {
-        self.spare_topics.append(&mut self.response.responses);
+        let is_small = |topic: &TopicProduceResponse<'static>| {
+            let name = match &topic.name {
+                Cow::Borrowed(_) => 0,
+                Cow::Owned(name) => name.capacity(),
+            };
+            name <= SPARE_NAME_BYTES_MAX
+                && topic.partition_responses.capacity() <= SPARE_TOPIC_PARTITIONS_MAX
+        };
+        self.spare_topics.extend(self.response.responses.drain(..).filter(is_small));
+        self.spare_topics.truncate(SPARE_TOPICS_MAX);
+        self.response.responses.shrink_to(SPARE_TOPICS_MAX);
+        self.spare_topics.shrink_to(SPARE_TOPICS_MAX);
         self.parts.clear();
         self.unfinished = 0;
         self.charged_bytes = 0;
+    }
+
+    /// Notes that the request waits, until `deadline` at most; the shard was charged with `bytes`.
+    pub(super) fn wait(&mut self, deadline: MonotonicMs, bytes: usize) {
+        self.deadline = deadline;
+        self.charged_bytes = bytes;
     }
 
     /// Adds a topic to the answer. A name that the answer's version does not carry is left out.
@@ -227,4 +256,63 @@ fn fail(
     answer.base_offset = -1;
     answer.log_append_time_ms = -1;
     answer.error_message = message.map(Cow::Owned);
+}
+
+#[cfg(test)]
+mod tests {
+    use chronik_protocol::ApiKey;
+
+    use super::*;
+
+    fn id() -> RequestId {
+        RequestId { api: ApiKey::Produce, version: 12, correlation_id: 1 }
+    }
+
+    fn used(spares: &SpareProduces, name: &str, topics: usize, parts: i32) -> Box<PendingProduce> {
+        let mut pending = spares.take(id());
+        for _ in 0..topics {
+            pending.add_topic(name, Uuid::ZERO);
+            for index in 0..parts {
+                pending.add_part(index, Err(ErrorCode::UnknownTopicOrPartition), 0..0);
+            }
+        }
+        pending
+    }
+
+    #[test]
+    fn a_spare_request_has_nothing_of_the_one_before() {
+        let spares = SpareProduces::default();
+        let mut first = used(&spares, "orders", 2, 2);
+        first.note(1, Err((ErrorCode::InvalidRecord, Some("bad".to_owned()))));
+        spares.give(first);
+        let again = used(&spares, "a", 1, 1);
+        assert!(again.is_complete());
+        let topic = &again.response.responses[0];
+        assert_eq!((again.response.responses.len(), topic.name.as_ref()), (1, "a"));
+        let expected = PartitionProduceResponse {
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            ..PartitionProduceResponse::default()
+        };
+        assert_eq!(topic.partition_responses, [expected]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_whatever_clients_send() {
+        let spares = SpareProduces::default();
+        let long = "n".repeat(30_000);
+        for (name, topics, parts) in [(&*long, 10, 1), ("n", 60, 1), ("n", 1, 60), ("n", 9, 7)] {
+            spares.give(used(&spares, name, topics, parts));
+        }
+        let kept = spares.take(id());
+        assert!(kept.spare_topics.len() <= SPARE_TOPICS_MAX);
+        assert!(kept.parts.capacity() <= SPARE_PARTS_MAX);
+        for topic in &kept.spare_topics {
+            assert!(topic.name.len() <= SPARE_NAME_BYTES_MAX);
+            assert!(topic.partition_responses.capacity() <= SPARE_TOPIC_PARTITIONS_MAX);
+        }
+        spares.give(used(&spares, "n", 1, 65));
+        assert!(spares.0.borrow().is_empty(), "large ones are not kept");
+    }
 }

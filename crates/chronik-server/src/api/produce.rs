@@ -55,7 +55,7 @@ pub(crate) fn handle(
     let frame_bytes = frame.len();
     let mut pending = shard.spare_produces.take(id);
     let (acks, timeout) = plan(shard, &frame, prefix, &mut pending)?;
-    pending.deadline = shard.now().after(timeout.min(WAIT_MAX));
+    let deadline = shard.now().after(timeout.min(WAIT_MAX));
     let now = shard.node.clock.wall();
     let mut has_failed = false;
     let mut consumed = 0;
@@ -84,7 +84,7 @@ pub(crate) fn handle(
         shard.spare_produces.give(pending);
         return answered;
     }
-    pending.charged_bytes = frame_bytes;
+    pending.wait(deadline, frame_bytes);
     shard.charge(frame_bytes);
     connection.push_slot(Slot::Produce(pending));
     Ok(())
@@ -179,6 +179,9 @@ struct Plan<'a> {
 }
 
 impl<'a> ProduceParts<'a> for Plan<'_> {
+    const TOPIC_BYTES: usize = PendingProduce::TOPIC_BYTES;
+    const PARTITION_BYTES: usize = PendingProduce::PART_BYTES;
+
     fn topic(&mut self, name: &'a str, topic_id: Uuid) {
         let registry = &self.shard.node.registry;
         self.topic = if self.version >= TOPIC_ID_VERSION {

@@ -176,8 +176,9 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Current length.
     fn length(&self) -> DiskResult<u64>;
     /// Where space that was only reserved begins at or behind `position`; the file's length if
-    /// nobody knows. Says how much is worth reading at once and nothing else: file systems may
-    /// report zeros as reserved, and some report data that they have not stored yet.
+    /// nobody knows. Only a hint how much is worth reading at once, and what need not be filled
+    /// with zeros again: file systems may report zeros as reserved, and some report data that they
+    /// have not stored yet.
     fn data_end(&self, position: u64) -> u64;
 }
 

@@ -116,6 +116,15 @@ impl Node {
 
     /// Like [`Node::open`], with other settings of the log.
     pub fn open_with(disk: Arc<dyn Disk>, config: LogConfig) -> Result<Self, WalError> {
+        Self::open_as(disk, config, &small_config())
+    }
+
+    /// Like [`Node::open`], with other settings of the log and of the node.
+    pub fn open_as(
+        disk: Arc<dyn Disk>,
+        config: LogConfig,
+        wal_config: &WalConfig,
+    ) -> Result<Self, WalError> {
         let sink = Arc::new(CollectingSink::default());
         let clock = Arc::new(ManualClock::default());
         let as_sink: Arc<dyn FlushSink> = sink.clone();
@@ -123,7 +132,7 @@ impl Node {
         let (manager, opened) = WalManager::open(
             disk,
             Layout::new(PathBuf::from("/data")),
-            &small_config(),
+            wal_config,
             &as_sink,
             &as_clock,
             Box::new(SeededRng::new(1)),
