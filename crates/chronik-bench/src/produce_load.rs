@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chronik_common::Uuid;
+use chronik_common::{ErrorCode, Uuid};
 use chronik_protocol::ApiKey;
 
 use crate::arguments::{ClientKind, Connections};
@@ -90,14 +90,14 @@ pub fn prepare_target(plan: &Plan) -> Result<Target, Failure> {
             configs: flags.additions.topic_config.clone(),
         })?;
     }
-    let deadline = std::time::Instant::now() + plan.request_timeout();
+    let deadline = Instant::now() + plan.request_timeout();
     let topic = loop {
         let is_ready = |topic: &Topic| {
             !topic.partitions.is_empty() && topic.partitions.iter().all(|it| it.leader.is_some())
         };
         match found {
             Some(topic) if is_ready(&topic) => break topic,
-            _ if std::time::Instant::now() > deadline => {
+            _ if Instant::now() > deadline => {
                 let text = format!("not every partition of {} has a leader", flags.topic);
                 return Err(Failure::Server(text));
             }
@@ -136,18 +136,38 @@ impl Target {
         }
     }
 
-    /// Log ends of all partitions as they are now.
+    /// Log ends of all partitions as they are now. A broker may be announced as a leader before it
+    /// knows that itself: such refusals are waited out for `timeout`.
     ///
     /// # Errors
     /// If a leader cannot be asked.
     pub fn log_ends(&self, timeout: Duration) -> Result<BTreeMap<i32, i64>, ClientError> {
-        let mut ends = BTreeMap::new();
+        let (mut ends, deadline) = (BTreeMap::new(), Instant::now() + timeout);
         for (leader, partitions) in &self.leaders {
             let mut connection = Connection::open(std::slice::from_ref(leader), timeout)?;
-            let found = connection.log_ends(&self.topic.name, partitions)?;
+            let ask = || connection.log_ends(&self.topic.name, partitions);
+            let found = outlast_refusals(deadline, ask)?;
             ends.extend(partitions.iter().copied().zip(found));
         }
         Ok(ends)
+    }
+}
+
+/// Asks again while the broker refuses for a reason that passes, until `deadline`.
+fn outlast_refusals<T>(
+    deadline: Instant,
+    mut ask: impl FnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    loop {
+        match ask() {
+            Err(ClientError::Refused { code, .. })
+                if ErrorCode::try_from(code).is_ok_and(ErrorCode::is_retriable)
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(LEAD);
+            }
+            answer => return answer,
+        }
     }
 }
 
@@ -523,6 +543,26 @@ mod tests {
             let messages = shared_request_messages(tasks);
             assert!(range.contains(&messages), "{messages} for {tasks} tasks");
         }
+    }
+
+    #[test]
+    fn a_leader_that_does_not_know_it_yet_is_asked_again() {
+        let refuse = |error: ErrorCode| {
+            let (action, code) = ("list the offsets of a topic".to_owned(), error.code());
+            Err(ClientError::Refused { action, code, message: None })
+        };
+        let ask_with_deadline = |deadline: Instant, error: ErrorCode| {
+            let mut asked = 0;
+            let answer = outlast_refusals(deadline, || {
+                asked += 1;
+                if asked < 3 { refuse(error) } else { Ok(asked) }
+            });
+            (answer.is_ok(), asked)
+        };
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(ask_with_deadline(later, ErrorCode::NotLeaderOrFollower), (true, 3));
+        assert_eq!(ask_with_deadline(later, ErrorCode::TopicAuthorizationFailed), (false, 1));
+        assert_eq!(ask_with_deadline(Instant::now(), ErrorCode::NotLeaderOrFollower), (false, 1));
     }
 
     #[test]

@@ -32,6 +32,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
 /// The same while produce requests wait for an acknowledgement.
 const BUSY_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Connections that are swept before others get a turn: some microseconds.
+const SWEEP_CONNECTIONS: usize = 32;
+
 /// Turns of connections whose frames are submitted together, at most: no frame waits for more
 /// than these.
 const TURNS_PER_SUBMIT: u32 = 16;
@@ -499,8 +502,12 @@ impl Shard {
             beat.beat(now);
             let connections: Vec<Rc<Connection>> =
                 self.connections.borrow().values().cloned().collect();
-            for connection in connections {
-                connection.sweep(&self, now);
+            for some in connections.chunks(SWEEP_CONNECTIONS) {
+                for connection in some {
+                    connection.sweep(&self, now);
+                }
+                // Thousands of idle connections must not make those at work wait.
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -134,7 +134,13 @@ impl MessageBook {
         now: Moment,
         recorder: &mut Recorder,
     ) {
-        let lane = &mut self.lanes[partition as usize];
+        self.free += 1;
+        assert!(self.free <= self.slots, "{} of {} slots are free", self.free, self.slots);
+        let lane = usize::try_from(partition).ok().and_then(|index| self.lanes.get_mut(index));
+        let Some(lane) = lane else {
+            recorder.failure(now, now, 1, "a report for a partition that was not written to");
+            return;
+        };
         let sequence = sequence_of(tag, lane.next_sequence);
         let sent = sent_of(tag, now);
         match stored {
@@ -149,8 +155,6 @@ impl MessageBook {
                 recorder.failure(now, sent, 1, reason);
             }
         }
-        self.free += 1;
-        assert!(self.free <= self.slots, "{} of {} slots are free", self.free, self.slots);
     }
 
     /// What was acknowledged, per partition.
