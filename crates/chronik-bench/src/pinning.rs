@@ -26,6 +26,21 @@ fn pin(_core: usize) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// The cores that the calling thread may run on; none where the system does not say.
+#[cfg(target_os = "linux")]
+pub fn allowed_cores() -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(None).ok();
+    set.map_or_else(Vec::new, |set| {
+        (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+    })
+}
+
+/// The same where nothing can be kept on a core.
+#[cfg(not(target_os = "linux"))]
+pub fn allowed_cores() -> Vec<usize> {
+    Vec::new()
+}
+
 /// Allows this process as many open files as its hard limit has; runs with a thousand connections
 /// need more than the usual soft limit.
 pub fn raise_open_files_limit() {

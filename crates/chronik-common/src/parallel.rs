@@ -1,7 +1,7 @@
 //! Work on many independent items at start, on all cores.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 use std::thread;
 
 /// The results of `work` for all `items`, in their order. `threads` threads, the calling one among
@@ -10,18 +10,23 @@ use std::thread;
 ///
 /// # Panics
 /// If `work` does.
-pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
+pub fn map<T, R: Send>(
+    items: impl IntoIterator<IntoIter: ExactSizeIterator<Item = T> + Send>,
+    threads: usize,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let items = items.into_iter();
+    let helpers = 1..threads.min(items.len());
+    let items = Mutex::new(items.enumerate());
+    let next = || items.lock().expect("iterators of this product do not panic").next();
     let take_all = || {
         let mut results = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { return results };
+        while let Some((index, item)) = next() {
             results.push((index, work(item)));
         }
+        results
     };
     let mut results: Vec<(usize, R)> = thread::scope(|scope| {
-        let helpers = 1..threads.min(items.len());
         let helpers: Vec<_> = helpers.map(|_| scope.spawn(take_all)).collect();
         let mut results = take_all();
         for helper in helpers {
@@ -46,12 +51,12 @@ mod tests {
             let doubled = map(&items, threads, |item| item * 2);
             assert!(doubled.iter().enumerate().all(|(index, it)| *it == index * 2), "{threads}");
         }
-        assert_eq!(map(&[] as &[usize], 4, |item| *item), []);
+        assert_eq!(map(Vec::<usize>::new(), 4, |item| item), []);
     }
 
     #[test]
     fn items_are_worked_on_at_the_same_time() {
         let both = Barrier::new(2);
-        map(&[(), ()], 2, |()| both.wait());
+        map([(), ()], 2, |()| both.wait());
     }
 }

@@ -31,6 +31,8 @@ use crate::producer_ids::ProducerIds;
 use crate::shard::{Shard, ShardHandle, post_to_owners};
 use crate::startup_error::StartError;
 
+/// Logs made durable at the same time at start: they wait for the device, not for a core.
+const RECOVERY_SYNCS: usize = 32;
 /// How often free space, retention and idle producers are looked at.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Maintenance rounds between two looks at retention.
@@ -497,6 +499,7 @@ fn wal_config(config: &Config) -> WalConfig {
         },
         sync_delay: Duration::from_micros(wal.debug_sync_delay_us),
         recovery_threads: std::thread::available_parallelism().map_or(1, usize::from),
+        recovery_syncs: RECOVERY_SYNCS,
     }
 }
 

@@ -64,6 +64,9 @@ pub struct WalConfig {
     pub sync_delay: Duration,
     /// Threads that scan logs at start, at least 1; with 1 the order of disk calls is fixed.
     pub recovery_threads: usize,
+    /// Logs whose files are made durable at the same time at the end of a start, at least 1: the
+    /// file system commits them together. With 1 the order of disk calls is fixed.
+    pub recovery_syncs: usize,
 }
 
 impl Default for WalConfig {
@@ -81,6 +84,7 @@ impl Default for WalConfig {
             },
             sync_delay: Duration::ZERO,
             recovery_threads: 1,
+            recovery_syncs: 1,
         }
     }
 }
@@ -223,8 +227,11 @@ impl WalManager {
         for (id, log) in meta_logs {
             recovered.push((id, log.finish(meta_walk.is_damaged)?));
         }
-        for (id, log) in data_logs {
-            recovered.push((id, log.finish(data_walk.is_damaged)?));
+        let finished = parallel::map(data_logs, config.recovery_syncs, |(id, log)| {
+            log.finish(data_walk.is_damaged).map(|parts| (id, parts))
+        });
+        for log in finished {
+            recovered.push(log?);
         }
 
         let budget = Arc::new(TailBudget::new(config.tail_bytes_max));

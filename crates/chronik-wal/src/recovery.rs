@@ -50,6 +50,9 @@ const SEGMENT_NUMBER_MASK: u64 = (1 << 24) - 1;
 /// Largest number a file is believed to have: the numbers behind it are never used up.
 const SEGMENT_NUMBER_MAX: u64 = u64::MAX >> 1;
 
+/// Bytes of frames that are written once more together.
+const REWRITE_BYTES: u64 = 1 << 20;
+
 /// What a journal record says about the segment of its frame.
 #[derive(Clone, Copy)]
 struct SegmentHint {
@@ -368,6 +371,7 @@ impl LogRecovery {
         }
         let (epochs, log_starts) = (&mut self.epochs, &mut self.log_starts);
         let mut accepted = 0;
+        let mut rewriter = Rewriter::new(&segment);
         let mut failure = None;
         scan_segment(&segment, segment.file_length()?, |frame| {
             let header = &frame.header;
@@ -375,7 +379,7 @@ impl LogRecovery {
                 return false;
             }
             if header.lsn > synced
-                && let Err(error) = rewrite(&segment, frame)
+                && let Err(error) = rewriter.add(frame)
             {
                 failure = Some(error);
                 return false;
@@ -385,9 +389,7 @@ impl LogRecovery {
             accepted += header.size();
             true
         })?;
-        if let Some(failure) = failure {
-            return Err(failure.into());
-        }
+        failure.map_or_else(|| rewriter.flush(), Err)?;
         self.report.bytes_scanned += accepted;
         self.known.insert(header.number);
         self.next_lsn = state.end.last_lsn.next();
@@ -834,10 +836,40 @@ fn adopt(epochs: &mut EpochHistory, known: &EpochHistory, state: &SegmentState, 
     fits
 }
 
-/// Writes a frame to where it is.
-fn rewrite(segment: &Segment, frame: &ScannedFrame<'_>) -> DiskResult<()> {
-    let body = Bytes::copy_from_slice(frame.body);
-    segment.write_frames(frame.position, std::iter::once((&frame.header, &body)))
+/// Writes frames to where they are, many at a time.
+struct Rewriter<'a> {
+    segment: &'a Segment,
+    frames: Vec<(FrameHeader, Bytes)>,
+    /// Where the first of them lies, and their bytes.
+    position: u64,
+    bytes: u64,
+}
+
+impl<'a> Rewriter<'a> {
+    fn new(segment: &'a Segment) -> Self {
+        Self { segment, frames: Vec::new(), position: 0, bytes: 0 }
+    }
+
+    /// Takes the frame behind the one before it.
+    fn add(&mut self, frame: &ScannedFrame<'_>) -> DiskResult<()> {
+        if self.frames.is_empty() {
+            self.position = frame.position;
+        }
+        self.frames.push((frame.header, Bytes::copy_from_slice(frame.body)));
+        self.bytes += frame.header.size();
+        if self.bytes < REWRITE_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> DiskResult<()> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        let frames = self.frames.iter().map(|(header, body)| (header, body));
+        self.segment.write_frames(self.position, frames)?;
+        self.frames.clear();
+        self.bytes = 0;
+        Ok(())
+    }
 }
 
 /// The number of the segment that follows.

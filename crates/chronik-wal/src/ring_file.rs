@@ -23,11 +23,11 @@ use tracing::warn;
 
 use crate::io::{BLOCK_SIZE, BlockBuffer, Disk, DiskFile, DiskResult, OpenMode};
 
-/// Zeros written at once, in bytes.
-const STEP_BYTES: u64 = 1 << 20;
+/// Zeros written at once, in bytes: a sync that comes meanwhile waits for them.
+const STEP_BYTES: u64 = 128 << 10;
 
 /// Pause between two steps in files that no group is written to yet: other writes come first.
-const STEP_PAUSE: Duration = Duration::from_millis(5);
+const STEP_PAUSE: Duration = Duration::from_micros(600);
 
 /// A file of a ring, as its commit thread sees it.
 pub(crate) struct RingFile {

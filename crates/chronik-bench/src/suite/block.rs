@@ -82,11 +82,15 @@ pub(crate) struct Lab {
     pub split: Option<(usize, usize)>,
 }
 
-/// Runs one block of a row and returns it as JSON.
-pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Failure> {
+/// Runs one block of a row and returns it as JSON. `watch` was started before its floors.
+pub(crate) fn run(
+    lab: &Lab,
+    row: &Row,
+    variant: &Variant,
+    watch: NoiseWatch,
+) -> Result<Value, Failure> {
     let started = Instant::now();
     let server = SuiteServer::start(lab.server_command(variant)?)?;
-    let (watch, cpu_before) = (NoiseWatch::start(), server.cpu());
     let words = variant.words(lab.timing.is_small);
     let mut bench = Bench { lab, server, elsewhere: None, words };
     let figures = match variant.kind {
@@ -103,8 +107,7 @@ pub(crate) fn run(lab: &Lab, row: &Row, variant: &Variant) -> Result<Value, Fail
     }?;
     assert!(figures.contains_key(row.primary), "{} says {}", row.name, row.primary);
     let elsewhere = bench.elsewhere.as_ref().map_or(Duration::ZERO, SuiteServer::cpu);
-    let used = (bench.server.cpu() + elsewhere).saturating_sub(cpu_before);
-    let noise = watch.stop(used.as_secs_f64());
+    let noise = watch.stop((bench.server.cpu() + elsewhere).as_secs_f64());
     drop(bench);
     wipe(&lab.data);
     wipe(&lab.data_elsewhere());

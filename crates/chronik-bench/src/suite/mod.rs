@@ -31,6 +31,7 @@ use crate::librdkafka;
 use crate::output::{self, environment};
 use block::Lab;
 use estimate::Timing;
+use noise::NoiseWatch;
 use rows::{ROWS, Row, Variant};
 use server_build::server_build;
 
@@ -298,6 +299,7 @@ impl Cell {
     }
 
     fn block(&self) -> Result<Value, Failure> {
+        let watch = NoiseWatch::start();
         let floors = if self.row.has_floor {
             let time = floor_time(self.lab.timing);
             let floor = block::floor(&self.lab, self.variant, time)?;
@@ -305,7 +307,7 @@ impl Cell {
         } else {
             None
         };
-        let mut block = block::run(&self.lab, self.row, self.variant)?;
+        let mut block = block::run(&self.lab, self.row, self.variant, watch)?;
         if let Some((floor, journal_floor)) = floors {
             block["floor"] = run_figures::rounded(floor).into();
             block["journal_floor"] = run_figures::rounded(journal_floor).into();

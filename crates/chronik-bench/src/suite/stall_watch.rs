@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::pinning::pin_worker;
+use crate::pinning::{allowed_cores, pin_worker};
 use crate::quantity::Cores;
 
 /// Length of a sleep.
@@ -18,7 +18,7 @@ const STEP: Duration = Duration::from_millis(5);
 /// A wake that is later than this was delayed by more than threads of this machine.
 const LATE_MIN: Duration = Duration::from_millis(8);
 
-/// Watches every core until it is stopped.
+/// Watches every core that this process may use until it is stopped.
 #[derive(Debug)]
 pub(crate) struct StallWatch {
     stop: Arc<AtomicBool>,
@@ -36,13 +36,12 @@ impl StallWatch {
     /// Starts watching.
     pub(crate) fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let cores = thread::available_parallelism().map_or(1, usize::from);
         let spawn = |core: usize| {
             let stop = Arc::clone(&stop);
             let name = format!("stall-watch-{core}");
             thread::Builder::new().name(name).spawn(move || watch(core, &stop)).ok()
         };
-        let threads = (0..cores).filter_map(spawn).collect();
+        let threads = allowed_cores().into_iter().filter_map(spawn).collect();
         Self { stop, threads }
     }
 

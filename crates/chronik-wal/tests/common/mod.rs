@@ -88,6 +88,7 @@ pub fn small_config() -> WalConfig {
         },
         sync_delay: Duration::ZERO,
         recovery_threads: 1,
+        recovery_syncs: 1,
     }
 }
 

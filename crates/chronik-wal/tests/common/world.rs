@@ -42,6 +42,7 @@ pub fn config() -> WalConfig {
         },
         sync_delay: Duration::ZERO,
         recovery_threads: 1,
+        recovery_syncs: 1,
     }
 }
 
