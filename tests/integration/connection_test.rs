@@ -647,6 +647,26 @@ fn a_large_answer_is_read_in_pieces_between_which_others_are_answered() {
     assert!(was_overtaken, "every answer came in one turn");
 }
 
+#[test]
+fn a_fetch_of_old_records_beside_others_is_not_cut_to_a_turn() {
+    const FITTING: usize = 10;
+    let small = test_server!().set("wal.tail_bytes_max=4MiB").set("wal.group_bytes_max=1MiB");
+    let server = with_topic(small.set("node.shards=1"));
+    let mut other = server.connect();
+    let batch = batch_of(Codec::None, None, -1, &[&vec![0x5a_u8; 100_000]]);
+    for _ in 0..80 {
+        other.call(&produce_request("t", Uuid::ZERO, 0, -1, &batch), NAMED);
+    }
+    let mut reader = server.connect();
+    // Whoever asks at once is content with less.
+    std::thread::sleep(Duration::from_millis(10));
+    // Connections that alternate have short turns.
+    other.call(&ApiVersionsRequest::default(), 0);
+    let reply = reader.call(&fetch(0, 0, 0, 1 << 20), NAMED);
+    assert!(reply.len() > FITTING * batch.len(), "{} bytes", reply.len());
+    assert!(reply.len() < (FITTING + 1) * batch.len(), "{} bytes", reply.len());
+}
+
 /// Asks on two connections for a gigabyte in all and takes nothing; `command` decides whether the
 /// records come from memory or from the disk. A first request that waits for `wait_ms` makes all
 /// others ready at once.

@@ -34,10 +34,14 @@ impl Turns {
         }
     }
 
+    /// True while the shard serves several connections.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.noted_at.get().since(self.changed_at.get()) < SHARED_FOR
+    }
+
     /// Bytes that a turn may write, or take from segments.
     pub(crate) fn bytes(&self) -> usize {
-        let is_shared = self.noted_at.get().since(self.changed_at.get()) < SHARED_FOR;
-        if is_shared { SHARED_TURN_BYTES } else { LONE_TURN_BYTES }
+        if self.are_shared() { SHARED_TURN_BYTES } else { LONE_TURN_BYTES }
     }
 }
 

@@ -49,7 +49,7 @@ pub use partition_log::{
     TimeLookup, WriteBehind,
 };
 pub use read_buffers::ReadBuffers;
-pub use reader::{ReadMode, SegmentRange};
+pub use reader::{ReadMode, SegmentPiece, SegmentRange};
 pub use segment::{
     InspectedHeader, SEGMENT_FOOTER_SIZE, SEGMENT_HEADER_SIZE, SEGMENT_HEADER_USED, SegmentFooter,
     SegmentHeader,

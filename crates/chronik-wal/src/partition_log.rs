@@ -228,7 +228,8 @@ pub enum ReadPlan {
     Empty,
     /// Bodies straight from memory, whole batches in order.
     Memory(Vec<Bytes>),
-    /// In a segment: run it with [`SegmentRange::read`] outside of any lock.
+    /// In a segment: run it with [`SegmentRange::read`], or piece by piece, outside of any
+    /// lock.
     Segment(SegmentRange),
 }
 
@@ -1098,7 +1099,7 @@ impl PartitionLog {
         let state = self.segments.get(index)?;
         Some(SegmentRange {
             segment: Arc::clone(&state.segment),
-            open_index_position: (!state.is_sealed).then(|| {
+            start_position: (!state.is_sealed).then(|| {
                 let relative = offset.0.saturating_sub(state.segment.header.first_offset.0);
                 let position = state.index.position_of(relative.max(0) as u64);
                 position.unwrap_or(SEGMENT_HEADER_SIZE)
@@ -1107,6 +1108,7 @@ impl PartitionLog {
             offset,
             upper,
             bytes_max,
+            is_rest: false,
         })
     }
 

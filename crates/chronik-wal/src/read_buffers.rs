@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
-/// Sizes of the buffers that are kept, in bytes, ascending: for a quarter of a megabyte of bodies
-/// with frame headers, and for the most that is read at once.
-const KEPT_SIZES: [usize; 2] = [260 << 10, 1 << 20];
+/// Sizes of the buffers that are kept, in bytes, ascending: for 64 KB and 256 KB of bodies with a
+/// frame header, and for the most that is read at once.
+const KEPT_SIZES: [usize; 3] = [68 << 10, 260 << 10, 1 << 20];
 
-/// Idle buffers kept of every size, at most.
-const IDLE_BUFFERS_MAX: usize = 4;
+/// Bytes of idle buffers kept of every size, at most: a few answers.
+const IDLE_BYTES_MAX: usize = 4 << 20;
 
 /// Idle buffers by size.
 type Idle = [Vec<Box<[u8]>>; KEPT_SIZES.len()];
@@ -37,7 +37,7 @@ impl ReadBuffers {
 
     fn give_back(&self, class: usize, bytes: Box<[u8]>) {
         let idle = &mut self.lock()[class];
-        if idle.len() < IDLE_BUFFERS_MAX {
+        if (idle.len() + 1) * KEPT_SIZES[class] <= IDLE_BYTES_MAX {
             idle.push(bytes);
         }
     }
@@ -88,38 +88,37 @@ impl Drop for ReadBuffer {
 mod tests {
     use super::*;
 
-    fn idle(buffers: &ReadBuffers) -> [usize; 2] {
-        let idle = buffers.lock();
-        [idle[0].len(), idle[1].len()]
+    fn idle(buffers: &ReadBuffers) -> [usize; KEPT_SIZES.len()] {
+        buffers.lock().each_ref().map(Vec::len)
     }
 
     #[test]
     fn a_buffer_comes_back_with_its_last_slice() {
         let buffers = ReadBuffers::default();
-        let bytes = buffers.take(KEPT_SIZES[1]).freeze();
+        let bytes = buffers.take(KEPT_SIZES[2]).freeze();
         let slice = bytes.slice(5..10);
         drop(bytes);
-        assert_eq!(idle(&buffers), [0, 0], "a slice still uses it");
+        assert_eq!(idle(&buffers), [0, 0, 0], "a slice still uses it");
         drop(slice);
-        assert_eq!(idle(&buffers), [0, 1]);
-        let again = buffers.take(KEPT_SIZES[1] - 1);
-        assert_eq!(idle(&buffers), [0, 0], "it is used again");
-        assert_eq!(again.as_ref().len(), KEPT_SIZES[1] - 1);
+        assert_eq!(idle(&buffers), [0, 0, 1]);
+        let again = buffers.take(KEPT_SIZES[2] - 1);
+        assert_eq!(idle(&buffers), [0, 0, 0], "it is used again");
+        assert_eq!(again.as_ref().len(), KEPT_SIZES[2] - 1);
         drop(buffers.take(KEPT_SIZES[0]));
-        assert_eq!(idle(&buffers), [1, 0], "every size has its own");
+        assert_eq!(idle(&buffers), [1, 0, 0], "every size has its own");
     }
 
     #[test]
     fn buffers_of_unusual_size_and_too_many_of_them_are_not_kept() {
         let buffers = ReadBuffers::default();
-        for length in [0, 1, KEPT_SIZES[0] / 2 - 1, KEPT_SIZES[0] + 1, KEPT_SIZES[1] + 1] {
+        for length in [0, 1, KEPT_SIZES[0] / 2 - 1, KEPT_SIZES[0] + 1, KEPT_SIZES[2] + 1] {
             let bytes = buffers.take(length).freeze();
             assert_eq!(bytes.len(), length);
         }
-        assert_eq!(idle(&buffers), [0, 0]);
-        let many: Vec<ReadBuffer> =
-            (0..2 * IDLE_BUFFERS_MAX).map(|_| buffers.take(KEPT_SIZES[0])).collect();
+        assert_eq!(idle(&buffers), [0, 0, 0]);
+        let kept = IDLE_BYTES_MAX / KEPT_SIZES[2];
+        let many: Vec<ReadBuffer> = (0..2 * kept).map(|_| buffers.take(KEPT_SIZES[2])).collect();
         drop(many);
-        assert_eq!(idle(&buffers), [IDLE_BUFFERS_MAX, 0]);
+        assert_eq!(idle(&buffers), [0, 0, kept]);
     }
 }

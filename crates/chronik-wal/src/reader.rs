@@ -25,16 +25,28 @@ const SCAN_BYTES: usize = 1 << 20;
 pub struct SegmentRange {
     /// The segment.
     pub segment: Arc<Segment>,
-    /// Where to start, for an open segment; a sealed one is asked for its index.
-    pub open_index_position: Option<u64>,
+    /// Where to start, if that is known; else the sealed segment is asked for its index.
+    pub start_position: Option<u64>,
     /// Frames are in the file up to here, exclusive.
     pub end_position: u64,
     /// The first wanted offset.
     pub offset: Offset,
     /// Only whole batches below this offset.
     pub upper: Offset,
-    /// Stop before the batch that would exceed this, but return at least one.
+    /// Stop before the batch that would exceed this; the first is given all the same, unless this
+    /// is a rest.
     pub bytes_max: usize,
+    /// It lies behind what was read of another range, and may hold no batch at all.
+    pub is_rest: bool,
+}
+
+/// Whole batches at the start of a range.
+#[derive(Debug)]
+pub struct SegmentPiece {
+    /// Their bodies, in order.
+    pub bodies: Vec<Bytes>,
+    /// The range behind them; `None` if nothing in it fits, or what fits is not worth a read.
+    pub rest: Option<SegmentRange>,
 }
 
 /// Where a read may look.
@@ -47,8 +59,9 @@ pub enum ReadMode {
 }
 
 impl SegmentRange {
-    /// Reads bodies of whole batches, in order, into `buffers`. `None` in [`ReadMode::Cached`]
-    /// when the device would be needed.
+    /// Reads bodies of whole batches, in order, into `buffers`: those that come with one call,
+    /// which is a megabyte at most unless the first batch is larger. `None` in
+    /// [`ReadMode::Cached`] when the device would be needed.
     ///
     /// # Errors
     /// A failed read, or [`WalError::Damaged`] when the wanted batch does not verify.
@@ -57,17 +70,34 @@ impl SegmentRange {
         mode: ReadMode,
         buffers: &ReadBuffers,
     ) -> Result<Option<Vec<Bytes>>, WalError> {
-        let Some(mut position) = self.start_position(mode)? else { return Ok(None) };
-        let wanted = self.bytes_max.saturating_add(FRAME_HEADER_SIZE);
+        Ok(self.read_piece(self.bytes_max, mode, buffers)?.map(|piece| piece.bodies))
+    }
+
+    /// The same, stopping before the batch that would exceed `piece_bytes_max`, unless it is the
+    /// first. The rest can be read later, from where it begins, without an index.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_piece(
+        &self,
+        piece_bytes_max: usize,
+        mode: ReadMode,
+        buffers: &ReadBuffers,
+    ) -> Result<Option<SegmentPiece>, WalError> {
+        let Some(mut position) = self.find_start(mode)? else { return Ok(None) };
+        let piece_bytes_max = piece_bytes_max.min(self.bytes_max);
+        let wanted = piece_bytes_max.saturating_add(FRAME_HEADER_SIZE);
         let mut want = wanted.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
         let mut previous = None;
         loop {
             let Some(chunk) = self.read_chunk(position, want, mode, buffers)? else {
                 return Ok(None);
             };
-            let collected = self.collect(position, &chunk, &mut previous)?;
-            if !collected.bodies.is_empty() || collected.is_finished {
-                return Ok(Some(collected.bodies));
+            let collected = self.collect(position, piece_bytes_max, &chunk, &mut previous)?;
+            let is_empty_rest = self.is_rest && collected.next_position >= self.end_position;
+            if !collected.bodies.is_empty() || collected.is_finished || is_empty_rest {
+                let rest = self.behind(&collected, previous.as_ref());
+                return Ok(Some(SegmentPiece { bodies: collected.bodies, rest }));
             }
             // The log says that the wanted batch is in this file, whole.
             let next_end = collected.next_position.saturating_add(collected.next_size as u64);
@@ -86,8 +116,24 @@ impl SegmentRange {
         }
     }
 
-    fn start_position(&self, mode: ReadMode) -> Result<Option<u64>, WalError> {
-        if let Some(position) = self.open_index_position {
+    /// What is left behind what was collected, the last frame of which is `last`.
+    fn behind(&self, collected: &Collected, last: Option<&FrameHeader>) -> Option<Self> {
+        let given: usize = collected.bodies.iter().map(Bytes::len).sum();
+        let bytes_max = self.bytes_max.saturating_sub(given);
+        let is_over =
+            collected.is_finished || bytes_max == 0 || collected.next_position >= self.end_position;
+        let last = last.filter(|_| !is_over)?;
+        Some(Self {
+            start_position: Some(collected.next_position),
+            offset: last.next_offset(),
+            bytes_max,
+            is_rest: true,
+            ..self.clone()
+        })
+    }
+
+    fn find_start(&self, mode: ReadMode) -> Result<Option<u64>, WalError> {
+        if let Some(position) = self.start_position {
             return Ok(Some(position));
         }
         let index = match (self.segment.cached_index(), mode) {
@@ -124,6 +170,7 @@ impl SegmentRange {
     fn collect(
         &self,
         start: u64,
+        piece_bytes_max: usize,
         chunk: &Bytes,
         previous: &mut Option<FrameHeader>,
     ) -> Result<Collected, WalError> {
@@ -151,9 +198,13 @@ impl SegmentRange {
                 return Err(damage(DamageReason::Chain));
             }
             let is_past_upper = header.next_offset() > self.upper;
-            let would_exceed = bytes + header.body_len as usize > self.bytes_max;
-            if is_past_upper || (would_exceed && !collected.bodies.is_empty()) {
+            let is_first = collected.bodies.is_empty();
+            let end = bytes + header.body_len as usize;
+            if is_past_upper || (end > self.bytes_max && (!is_first || self.is_rest)) {
                 collected.is_finished = true;
+                return Ok(collected);
+            }
+            if end > piece_bytes_max && !is_first {
                 return Ok(collected);
             }
             let body_at = at + FRAME_HEADER_SIZE;
@@ -178,6 +229,7 @@ impl SegmentRange {
 
 struct Collected {
     bodies: Vec<Bytes>,
+    /// The next batch does not belong to the range, or does not fit.
     is_finished: bool,
     next_position: u64,
     next_size: usize,

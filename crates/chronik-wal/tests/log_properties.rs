@@ -216,7 +216,31 @@ impl Run {
                 let last = batches[first + bodies.len() - 1];
                 assert!(last.header.next_offset() <= upper, "nothing above {upper}");
             }
+            let whole = self.fetch(offset, upper, 1 << 20);
+            for piece_bytes_max in [1, 700, 5_000] {
+                assert_eq!(self.fetch_in_pieces(offset, upper, piece_bytes_max), whole);
+            }
         }
+    }
+
+    /// What [`fetch`](Self::fetch) gives with room for all, read piece by piece.
+    fn fetch_in_pieces(&self, offset: Offset, upper: Offset, piece_bytes_max: usize) -> Vec<Bytes> {
+        let plan = self.machine.owners[LOG].log.lock().unwrap().read(offset, upper, 1 << 20);
+        let mut left = match plan.unwrap() {
+            ReadPlan::Empty => return Vec::new(),
+            ReadPlan::Memory(bodies) => return bodies,
+            ReadPlan::Segment(range) => Some(range),
+        };
+        let (mut bodies, buffers) = (Vec::new(), ReadBuffers::default());
+        while let Some(range) = left {
+            let piece = range.read_piece(piece_bytes_max, ReadMode::Blocking, &buffers);
+            let piece = piece.unwrap().unwrap();
+            let size: usize = piece.bodies.iter().map(Bytes::len).sum();
+            assert!(piece.bodies.len() <= 1 || size <= piece_bytes_max, "{size} bytes");
+            bodies.extend(piece.bodies);
+            left = piece.rest;
+        }
+        bodies
     }
 
     fn fetch(&self, offset: Offset, upper: Offset, bytes_max: usize) -> Vec<Bytes> {

@@ -50,6 +50,13 @@ const ENDPOINT_VERSION: i16 = 16;
 const STORAGE_ERROR_VERSION: i16 = 6;
 /// First version that can carry a diverging epoch.
 const DIVERGING_VERSION: i16 = 12;
+/// Most bytes that a partition gives from its segments, unless one batch is larger: they wait in
+/// memory until the consumer takes them. A reader of old records asks again soon.
+const SEGMENT_BYTES_MAX: usize = 1 << 20;
+/// The same for a consumer that asks soon after its last answer, while the shard serves others: it
+/// waits for each answer, and they come first. With a megabyte, producers beside a reader of a
+/// backlog on the same machine have three times the p99 that they have alone.
+const NEAR_SEGMENT_BYTES_MAX: usize = 64 << 10;
 /// Room for what an answer says of a partition besides its records, and a share of the rest.
 const PARTITION_BYTES: usize = 128;
 /// Isolation level read_committed.
@@ -76,6 +83,8 @@ pub(crate) struct Fetch {
     session: SessionFetch,
     bytes_min: usize,
     bytes_max: usize,
+    /// Most bytes of a partition's segments.
+    segment_bytes_max: usize,
     is_read_committed: bool,
     deadline: MonotonicMs,
     is_due: bool,
@@ -116,6 +125,8 @@ struct Look {
     disk_reads: Option<DiskReads>,
     /// Targets before this one were looked at.
     next_target: usize,
+    /// What that one gave so far, and what is left to read of it.
+    started: Option<(Outcome, SegmentRange)>,
     /// Bytes of the records in `outcomes`.
     bytes: usize,
     has_error: bool,
@@ -187,7 +198,10 @@ pub(crate) fn handle(
             return connection.answer(|out| id.encode(out, |out| response.encode(out, id.version)));
         }
     };
-    let fetch = Fetch::new(shard, id, &request, session);
+    let others_come_first = shard.turns.are_shared() && connection.is_near(shard);
+    let segment_bytes_max =
+        if others_come_first { NEAR_SEGMENT_BYTES_MAX } else { SEGMENT_BYTES_MAX };
+    let fetch = Fetch { segment_bytes_max, ..Fetch::new(shard, id, &request, session) };
     let request = connection.next_request();
     connection.push_slot(Slot::Fetch(Box::new(PendingFetch { state: FetchState::Taken })));
     if connection.must_queue_fetch(shard, request) {
@@ -321,6 +335,7 @@ impl Fetch {
             // More than may be sent is never waited for.
             bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
             bytes_max,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
             is_read_committed: request.isolation_level == READ_COMMITTED,
             deadline: shard.now().after(wait.min(WAIT_MAX)),
             is_due: wait.is_zero(),
@@ -370,10 +385,22 @@ impl Fetch {
                 look.next_target = number;
                 return Verdict::Unfinished;
             }
-            let left = self.bytes_max.saturating_sub(look.bytes);
-            let from_disk = look.disk_reads.as_mut().and_then(|reads| reads.remove(&number));
-            let outcome = match target.read(self, shard, left, look.bytes == 0, from_disk) {
+            let read = match look.started.take() {
+                Some((outcome, rest)) => Ok(outcome.read_on(&rest, shard, target)),
+                None => {
+                    let left = self.bytes_max.saturating_sub(look.bytes);
+                    let from_disk = look.disk_reads.as_mut();
+                    let from_disk = from_disk.and_then(|reads| reads.remove(&number));
+                    target.read(self, shard, left, look.bytes == 0, from_disk)
+                }
+            };
+            let outcome = match read {
                 Ok(Read::Done(outcome)) => outcome,
+                Ok(Read::Started(outcome, rest)) => {
+                    look.started = Some((outcome, rest));
+                    look.next_target = number;
+                    return Verdict::Unfinished;
+                }
                 Ok(Read::NeedsDisk(range)) => {
                     look.to_read.push((number, range));
                     // It will give something: what follows must not be given more.
@@ -548,6 +575,8 @@ fn find(shard: &Shard, topic: &TopicKey, index: i32) -> Result<Arc<Partition>, E
 
 enum Read {
     Done(Outcome),
+    /// The range is to be read on in a later turn.
+    Started(Outcome, SegmentRange),
     NeedsDisk(SegmentRange),
 }
 
@@ -555,6 +584,26 @@ impl Outcome {
     fn failed(code: ErrorCode) -> Self {
         let told = Told { high_watermark: -1, log_start_offset: -1 };
         Self { code, told, bodies: Vec::new(), bytes_read: 0, diverging: None }
+    }
+
+    /// Takes what one turn may read of `rest`. Where that cannot be had now, what was read is the
+    /// answer; the consumer asks for the rest again, and is told then why it cannot be read.
+    fn read_on(mut self, rest: &SegmentRange, shard: &Shard, target: &Target) -> Read {
+        match rest.read_piece(shard.turns.bytes(), ReadMode::Cached, &shard.read_buffers) {
+            Ok(Some(piece)) => {
+                self.bytes_read += piece.bodies.iter().map(Bytes::len).sum::<usize>();
+                self.bodies.extend(piece.bodies);
+                match piece.rest {
+                    Some(rest) => Read::Started(self, rest),
+                    None => Read::Done(self),
+                }
+            }
+            Ok(None) => Read::Done(self),
+            Err(failure) => {
+                target.complain(&failure);
+                Read::Done(self)
+            }
+        }
     }
 
     /// There are records behind those that are given: an answer need not wait for any.
@@ -587,33 +636,45 @@ impl Target {
             high_watermark: read.numbers.high_watermark.0,
             log_start_offset: read.numbers.log_start_offset.0,
         };
-        let bodies = match (read.plan, from_disk) {
-            (_, Some(result)) => result.map_err(|failure| {
-                tracing::error!(partition = %partition.name(), error = %failure, "cannot read");
-                error::of_read(&ReadError::Storage(failure))
-            })?,
-            (ReadPlan::Empty, None) => Vec::new(),
-            (ReadPlan::Memory(bodies), None) => bodies,
+        let (bodies, rest) = match (read.plan, from_disk) {
+            (_, Some(result)) => {
+                let bodies = result.map_err(|failure| self.refused(failure))?;
+                (bodies, None)
+            }
+            (ReadPlan::Empty, None) => (Vec::new(), None),
+            (ReadPlan::Memory(bodies), None) => (bodies, None),
+            (ReadPlan::Segment(_), None) if !is_first && limit == 0 => (Vec::new(), None),
             (ReadPlan::Segment(mut range), None) => {
-                // A reader of old records asks again soon; others come first.
-                range.bytes_max = range.bytes_max.min(shard.turns.bytes());
-                let has_room = is_first || limit > 0;
-                match has_room.then(|| range.read(ReadMode::Cached, &shard.read_buffers)) {
-                    None => Vec::new(),
-                    Some(Ok(Some(bodies))) => bodies,
-                    Some(Ok(None)) => return Ok(Read::NeedsDisk(range)),
-                    Some(Err(failure)) => {
-                        tracing::error!(partition = %partition.name(), error = %failure, "cannot read");
-                        return Err(error::of_read(&ReadError::Storage(failure)));
-                    }
+                range.bytes_max = range.bytes_max.min(fetch.segment_bytes_max);
+                let turn_bytes = shard.turns.bytes();
+                match range.read_piece(turn_bytes, ReadMode::Cached, &shard.read_buffers) {
+                    Ok(Some(piece)) => (piece.bodies, piece.rest),
+                    Ok(None) => return Ok(Read::NeedsDisk(range)),
+                    Err(failure) => return Err(self.refused(failure)),
                 }
             }
         };
         // A log gives one whole batch even above the limit; only the first partition may.
         let bytes_read: usize = bodies.iter().map(Bytes::len).sum();
-        let bodies = if is_first || bytes_read <= limit { bodies } else { Vec::new() };
+        let is_granted = is_first || bytes_read <= limit;
+        let (bodies, rest) = if is_granted { (bodies, rest) } else { (Vec::new(), None) };
         let diverging = read.diverging;
-        Ok(Read::Done(Outcome { code: ErrorCode::None, told, bodies, bytes_read, diverging }))
+        let outcome = Outcome { code: ErrorCode::None, told, bodies, bytes_read, diverging };
+        Ok(match rest {
+            Some(rest) => Read::Started(outcome, rest),
+            None => Read::Done(outcome),
+        })
+    }
+
+    fn refused(&self, failure: WalError) -> ErrorCode {
+        self.complain(&failure);
+        error::of_read(&ReadError::Storage(failure))
+    }
+
+    fn complain(&self, failure: &WalError) {
+        if let Ok(partition) = &self.partition {
+            tracing::error!(partition = %partition.name(), error = %failure, "cannot read");
+        }
     }
 }
 

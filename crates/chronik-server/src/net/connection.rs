@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use chronik_common::MonotonicMs;
@@ -34,6 +35,8 @@ use crate::shard::Shard;
 const READ_BYTES_MIN: usize = 16 << 10;
 /// Size of a fresh receive buffer, in bytes.
 const RECEIVE_BUFFER_BYTES: usize = 64 << 10;
+/// A client whose requests come so soon after an answer loses little by short answers.
+const NEAR_MAX: Duration = Duration::from_millis(2);
 /// Most bytes read in one turn before other connections get theirs.
 const TURN_BYTES_MAX: usize = 4 << 20;
 /// Slices per vectored write.
@@ -94,6 +97,8 @@ pub(crate) struct Connection {
     /// Complete requests lie in the receive buffer until answers make room.
     is_stalled: Cell<bool>,
     last_activity: Cell<MonotonicMs>,
+    /// When the socket took bytes, last.
+    sent_at: Cell<MonotonicMs>,
     /// When the first byte of an incomplete frame arrived.
     frame_started: Cell<Option<MonotonicMs>>,
     /// Memory for a large frame that is being received.
@@ -124,6 +129,7 @@ impl Connection {
             is_pumping: Cell::new(false),
             is_stalled: Cell::new(false),
             last_activity: Cell::new(now),
+            sent_at: Cell::new(now),
             frame_started: Cell::new(None),
             frame_memory: Cell::new(FrameMemory::None),
             software: RefCell::default(),
@@ -139,6 +145,11 @@ impl Connection {
     pub(crate) fn close(&self) {
         self.is_closing.set(true);
         self.wake.notify_one();
+    }
+
+    /// True if what has just been received came soon after what was sent last.
+    pub(crate) fn is_near(&self, shard: &Shard) -> bool {
+        shard.now().since(self.sent_at.get()) <= NEAR_MAX
     }
 
     /// Makes the task look at the connection again.
@@ -361,7 +372,9 @@ impl Connection {
                 Ok(count) => {
                     out.advance(count);
                     self.write_turn_left.set(left - count);
-                    self.last_activity.set(shard.now());
+                    let now = shard.now();
+                    self.last_activity.set(now);
+                    self.sent_at.set(now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.write_later();
@@ -418,6 +431,9 @@ impl Connection {
 
     /// Periodic care: overdue produce requests, unfinished frames, idleness.
     pub(crate) fn sweep(self: &Rc<Self>, shard: &Rc<Shard>, now: MonotonicMs) {
+        if self.is_closing.get() {
+            return;
+        }
         let mut has_expired = false;
         for slot in self.slots.borrow_mut().iter_mut() {
             if let Slot::Produce(pending) = slot {
