@@ -120,8 +120,9 @@ impl SegmentRange {
     fn behind(&self, collected: &Collected, last: Option<&FrameHeader>) -> Option<Self> {
         let given: usize = collected.bodies.iter().map(Bytes::len).sum();
         let bytes_max = self.bytes_max.saturating_sub(given);
-        let is_over =
-            collected.is_finished || bytes_max == 0 || collected.next_position >= self.end_position;
+        let is_over = collected.is_finished
+            || bytes_max < READ_BYTES_MIN
+            || collected.next_position >= self.end_position;
         let last = last.filter(|_| !is_over)?;
         Some(Self {
             start_position: Some(collected.next_position),
