@@ -23,8 +23,11 @@ use tracing::warn;
 
 use crate::io::{BLOCK_SIZE, BlockBuffer, Disk, DiskFile, DiskResult, OpenMode};
 
-/// Zeros written at once, in bytes: a sync that comes meanwhile waits for them.
+/// Zeros written at once ahead of the groups, in bytes: a sync that comes meanwhile waits for them.
 const STEP_BYTES: u64 = 128 << 10;
+
+/// Zeros that the commit thread writes at once where nobody was ahead of it, in bytes.
+const LATE_STEP_BYTES: u64 = 1 << 20;
 
 /// Pause between two steps in files that no group is written to yet: other writes come first.
 const STEP_PAUSE: Duration = Duration::from_micros(600);
@@ -110,24 +113,26 @@ impl Zeros {
         let mut written_to = self.lock();
         let mut zeros = BlockBuffer::default();
         while *written_to < end {
-            self.step(&mut written_to, file, &mut zeros)?;
+            self.step(&mut written_to, LATE_STEP_BYTES, file, &mut zeros)?;
         }
         Ok(*written_to)
     }
 
-    /// Writes zeros once; `false` if there is nothing left to write.
+    /// Writes up to `bytes` zeros once; `false` if there is nothing left to write. `zeros` is empty
+    /// or has that many.
     fn step(
         &self,
         written_to: &mut u64,
+        bytes: u64,
         file: &dyn DiskFile,
         zeros: &mut BlockBuffer,
     ) -> DiskResult<bool> {
-        let step = STEP_BYTES.min(self.file_bytes - *written_to);
+        let step = bytes.min(self.file_bytes - *written_to);
         if step == 0 {
             return Ok(false);
         }
         if zeros.is_empty() {
-            zeros.extend_zeros(STEP_BYTES as usize);
+            zeros.extend_zeros(bytes as usize);
         }
         file.write_at(*written_to, &mut [IoSlice::new(&zeros[..step as usize])])?;
         *written_to += step;
@@ -152,7 +157,7 @@ impl ZeroFill {
                 if is_stopped() {
                     return Ok(());
                 }
-                let has_more = zeroed.step(&mut zeroed.lock(), &**file, &mut zeros)?;
+                let has_more = zeroed.step(&mut zeroed.lock(), STEP_BYTES, &**file, &mut zeros)?;
                 if !has_more {
                     break;
                 }
@@ -227,7 +232,7 @@ mod tests {
             while expected.len() as u64 + 300_000 < FILE_BYTES {
                 if rng.below(4) == 0 {
                     let side = Arc::clone(&file.zeros);
-                    side.step(&mut side.lock(), &*other, &mut zeros).unwrap();
+                    side.step(&mut side.lock(), STEP_BYTES, &*other, &mut zeros).unwrap();
                 } else {
                     let blocks = 1 + rng.below(70) as usize;
                     let group = vec![1 + rng.below(255) as u8; blocks * BLOCK_SIZE];
