@@ -201,7 +201,7 @@ pub(crate) fn handle(
     let others_come_first = shard.turns.are_shared() && connection.is_near(shard);
     let segment_bytes_max =
         if others_come_first { NEAR_SEGMENT_BYTES_MAX } else { SEGMENT_BYTES_MAX };
-    let fetch = Fetch { segment_bytes_max, ..Fetch::new(shard, id, &request, session) };
+    let fetch = Fetch::new(shard, id, &request, session, segment_bytes_max);
     let request = connection.next_request();
     connection.push_slot(Slot::Fetch(Box::new(PendingFetch { state: FetchState::Taken })));
     if connection.must_queue_fetch(shard, request) {
@@ -312,6 +312,7 @@ impl Fetch {
         id: RequestId,
         request: &FetchRequest<'_>,
         session: SessionFetch,
+        segment_bytes_max: usize,
     ) -> Self {
         let targets = session.partitions.iter().map(|wanted| Target {
             partition: find(shard, &wanted.topic, wanted.partition),
@@ -335,7 +336,7 @@ impl Fetch {
             // More than may be sent is never waited for.
             bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
             bytes_max,
-            segment_bytes_max: SEGMENT_BYTES_MAX,
+            segment_bytes_max,
             is_read_committed: request.isolation_level == READ_COMMITTED,
             deadline: shard.now().after(wait.min(WAIT_MAX)),
             is_due: wait.is_zero(),
