@@ -32,7 +32,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(1_000);
 /// The same while produce requests wait for an acknowledgement.
 const BUSY_SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Connections that are swept before others get a turn: some microseconds.
+/// Connections that are swept before others get a turn.
 const SWEEP_CONNECTIONS: usize = 32;
 
 /// Turns of connections whose frames are submitted together, at most: no frame waits for more

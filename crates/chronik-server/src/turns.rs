@@ -6,8 +6,8 @@ use std::time::Duration;
 use chronik_common::MonotonicMs;
 
 /// Bytes of a turn while a shard serves several connections: some 25 us, as the kernel copies them
-/// and on one machine takes them in for the receiver too. With four times as much, producers beside
-/// a reader of old records wait twice as long in the median.
+/// and on one machine takes them in for the receiver too. With four times as much, one request in
+/// ten of producers beside a reader of old records took 0.16 - 0.24 ms instead of 0.11 - 0.12.
 const SHARED_TURN_BYTES: usize = 64 << 10;
 /// Bytes of a turn while nobody else wants one. Small pieces cost a reader of old records up to a
 /// quarter of its rate: both sides go to sleep between them.
