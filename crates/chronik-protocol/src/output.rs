@@ -157,6 +157,13 @@ impl OutputBuffer {
         used
     }
 
+    /// Everything not yet sent if it lies in one piece, as small answers do.
+    #[must_use]
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        assert!(!self.frame_is_open, "an open frame is not sent");
+        self.shared.is_empty().then(|| &self.owned[self.owned_sent..])
+    }
+
     /// Removes the first `count` bytes, which have been sent. `count` may end anywhere, but not
     /// beyond [`len`](Self::len).
     pub fn advance(&mut self, count: usize) {
@@ -258,6 +265,11 @@ impl OutputBuffer {
 
     /// Puts an unsigned variable-length integer: seven bits a byte, lowest first.
     pub fn put_uvarint(&mut self, value: u32) {
+        if value < 0x80 {
+            self.owned.push(value as u8);
+            self.len += 1;
+            return;
+        }
         let (bytes, count) = uvarint(value);
         self.put_slice(&bytes[..count]);
     }

@@ -132,6 +132,17 @@ impl<'a> Reader<'a> {
     ///
     /// If it has more than 5 bytes or 32 bits, or does not end.
     pub fn uvarint(&mut self, field: &'static str) -> Result<u32, ReadError> {
+        // Most are below 128: counts and lengths of names.
+        match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u32::from(*byte))
+            }
+            _ => self.long_uvarint(field),
+        }
+    }
+
+    fn long_uvarint(&mut self, field: &'static str) -> Result<u32, ReadError> {
         let mut value: u64 = 0;
         for index in 0..UVARINT_BYTES_MAX {
             let [byte] = self.take_array(field)?;

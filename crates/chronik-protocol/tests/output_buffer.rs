@@ -44,6 +44,9 @@ fn what_is_put_comes_out_in_order_however_it_is_sent() {
                 expected.extend_from_slice(&payload);
             }
             assert_eq!(out.len(), expected.len() - received.len(), "seed {seed}");
+            if let Some(piece) = out.as_slice() {
+                assert_eq!(piece, &expected[received.len()..], "seed {seed}");
+            }
             for _ in 0..rng.below(3) {
                 let (entries, limit) = (rng.below(6) as usize, rng.below(6_000) as usize);
                 received.extend(send(&mut out, entries, limit));
@@ -82,6 +85,7 @@ fn fetched_records_are_sent_from_the_memory_they_are_in() {
     let mut out = OutputBuffer::new();
     let body = |out: &mut OutputBuffer| response.encode(out, 16);
     encode_response_frame(&mut out, ApiKey::Fetch, 16, 1, body).unwrap();
+    assert_eq!(out.as_slice(), None, "not in one piece");
     let mut slices = [IoSlice::new(&[]); 16];
     let used = out.fill_io_slices(&mut slices, usize::MAX);
     let shared = slices[..used].iter().filter(|slice| slice.as_ptr() == large.as_ptr());
@@ -114,6 +118,7 @@ fn small_responses_allocate_nothing_once_the_buffer_is_warm() {
                 encode_response_frame(&mut out, ApiKey::Produce, version, correlation_id, body)
                     .unwrap();
             }
+            assert_eq!(out.as_slice().map(<[u8]>::len), Some(out.len()), "sent with one call");
             out.advance(out.len());
         };
         respond();

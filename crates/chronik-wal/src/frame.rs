@@ -112,6 +112,13 @@ impl FrameHeader {
     /// The header's bytes in a file whose nonce is `nonce` (0 in the journal).
     #[must_use]
     pub fn encode(&self, nonce: u32) -> [u8; FRAME_HEADER_SIZE] {
+        let mut bytes = self.encode_without_crc(nonce);
+        let crc = crc32c::crc32c(&bytes[AT_KIND..]);
+        bytes[AT_HEADER_CRC..AT_KIND].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn encode_without_crc(&self, nonce: u32) -> [u8; FRAME_HEADER_SIZE] {
         let mut bytes = [0; FRAME_HEADER_SIZE];
         bytes[..3].copy_from_slice(&MAGIC);
         bytes[3] = LEVEL;
@@ -129,8 +136,6 @@ impl FrameHeader {
         bytes[AT_BODY_CRC..AT_PREV_CHAIN].copy_from_slice(&self.body_crc.to_le_bytes());
         bytes[AT_PREV_CHAIN..AT_RECORD_COUNT].copy_from_slice(&self.prev_chain.to_le_bytes());
         bytes[AT_RECORD_COUNT..].copy_from_slice(&self.record_count.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[AT_KIND..]);
-        bytes[AT_HEADER_CRC..AT_KIND].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -172,7 +177,7 @@ impl FrameHeader {
     /// The chain value: equal on two replicas only if their logs are equal up to this frame.
     #[must_use]
     pub fn chain(&self) -> u32 {
-        let bytes = self.encode(0);
+        let bytes = self.encode_without_crc(0);
         let crc = crc32c::crc32c(&bytes[AT_KIND..AT_NONCE]);
         crc32c::crc32c_append(crc, &bytes[AT_BODY_CRC..])
     }

@@ -197,18 +197,19 @@ pub(crate) const ROWS: &[Row] = &[
             ),
         ],
     ),
+    // In the first seconds the files of new partitions are created, at a third of a core.
     row(
         "parts-1000",
         "64 and 1,000 connections over 1,000 partitions, and 4 producers of 1 KB messages",
         "server_cpu_micros_per_request",
         &[
             Variant {
-                small: "-p 50",
-                ..load("64 connections", "-c 64 --connections per-task --acks 1 -p 1000")
+                small: "-p 50 -w 1",
+                ..load("64 connections", "-c 64 --connections per-task --acks 1 -p 1000 -w 5")
             },
             Variant {
-                small: "-p 50 -c 50",
-                ..load("1,000 connections", "-c 1000 --connections per-task --acks 1 -p 1000")
+                small: "-p 50 -c 50 -w 1",
+                ..load("1,000 connections", "-c 1000 --connections per-task --acks 1 -p 1000 -w 5")
             },
             Variant {
                 small: "-p 50",

@@ -23,6 +23,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use chronik_common::MonotonicMs;
 use chronik_protocol::{
     ApiKey, DecodeError, EncodeError, FrameError, OutputBuffer, RequestHeader, RequestPrefix,
     ShortHeader, encode_response_frame,
@@ -122,13 +123,14 @@ impl RequestId {
     }
 }
 
-/// Handles one request frame.
+/// Handles one request frame in a turn that began at `now`.
 ///
 /// # Errors
 /// The connection must be ended; nothing else is harmed.
 pub(crate) fn handle(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
+    now: MonotonicMs,
     frame: BytesMut,
 ) -> Result<(), CloseReason> {
     let prefix = RequestPrefix::decode(&frame).map_err(CloseReason::ShortHeader)?;
@@ -146,7 +148,7 @@ pub(crate) fn handle(
     shard.node.request_counters.count(shard.id, api);
     let id = RequestId { api, version, correlation_id };
     match api {
-        ApiKey::Produce => return produce::handle(shard, connection, prefix, frame),
+        ApiKey::Produce => return produce::handle(shard, connection, now, prefix, frame),
         ApiKey::Fetch => return fetch::handle(shard, connection, prefix, &frame),
         _ => {}
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use chronik_common::{ErrorCode, PartitionIndex, Uuid, WallMs};
+use chronik_common::{ErrorCode, MonotonicMs, PartitionIndex, Uuid, WallMs};
 use chronik_partition::{
     Acks, AppendError, Appended, BatchSource, Partition, PreparedBatch, TopicHandle,
 };
@@ -44,6 +44,7 @@ const KEEP_BYTES_MIN: usize = 8 << 10;
 pub(crate) fn handle(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
+    now: MonotonicMs,
     prefix: RequestPrefix,
     mut frame: BytesMut,
 ) -> Result<(), CloseReason> {
@@ -55,8 +56,8 @@ pub(crate) fn handle(
     let frame_bytes = frame.len();
     let mut pending = shard.spare_produces.take(id);
     let (acks, timeout) = plan(shard, &frame, prefix, &mut pending)?;
-    let deadline = shard.now().after(timeout.min(WAIT_MAX));
-    let now = shard.node.clock.wall();
+    let deadline = now.after(timeout.min(WAIT_MAX));
+    let append_time = shard.node.clock.wall();
     let mut has_failed = false;
     let mut consumed = 0;
     for number in 0..pending.parts.len() {
@@ -68,7 +69,7 @@ pub(crate) fn handle(
             (Err(code), _) | (Ok(_), Err(code)) => Err((code, None)),
             (Ok(acks), Ok(partition)) => {
                 let token = connection.token(shard, u32::try_from(number).unwrap_or(u32::MAX));
-                append(shard, &partition, batch, frame_bytes, acks, token, now, id.version)
+                append(shard, &partition, batch, frame_bytes, acks, token, append_time, id.version)
                     .map_err(|error| (error::of_append(&error), Some(error.to_string())))
             }
         };

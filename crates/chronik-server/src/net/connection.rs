@@ -366,9 +366,7 @@ impl Connection {
                 self.write_later();
                 return;
             }
-            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-            let used = out.fill_io_slices(&mut slices, left);
-            match self.socket.try_write_vectored(&slices[..used]) {
+            match self.write_some(&out, left) {
                 Ok(count) => {
                     out.advance(count);
                     self.write_turn_left.set(left - count);
@@ -389,6 +387,16 @@ impl Connection {
             }
         }
         self.wants_write.set(false);
+    }
+
+    /// Writes at most `bytes_max` bytes with one system call.
+    fn write_some(&self, out: &OutputBuffer, bytes_max: usize) -> io::Result<usize> {
+        if let Some(piece) = out.as_slice() {
+            return self.socket.try_write(&piece[..piece.len().min(bytes_max)]);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let used = out.fill_io_slices(&mut slices, bytes_max);
+        self.socket.try_write_vectored(&slices[..used])
     }
 
     /// Makes the task wait until the socket is writable.
@@ -494,7 +502,10 @@ pub(crate) async fn serve(shard: Rc<Shard>, connection: Rc<Connection>, socket: 
             }
             () = connection.wake.notified() => {
                 // Requests that were received before reading stopped.
-                if connection.may_read(&shard) && !receiver.handle_received(&shard, &connection) {
+                let now = shard.now();
+                if connection.may_read(&shard)
+                    && !receiver.handle_received(&shard, &connection, now)
+                {
                     break;
                 }
             }
@@ -547,7 +558,7 @@ impl Receiver {
                     connection.last_activity.set(now);
                     shard.turns.note(connection.id, now);
                     let is_drained = self.buffer.len() < self.buffer.capacity();
-                    if !self.handle_received(shard, connection) {
+                    if !self.handle_received(shard, connection, now) {
                         return false;
                     }
                     if is_drained || turn_bytes >= TURN_BYTES_MAX || !connection.may_read(shard) {
@@ -582,8 +593,13 @@ impl Receiver {
         self.buffer.reserve(wanted);
     }
 
-    /// Handles every complete request in the buffer as one turn.
-    fn handle_received(&mut self, shard: &Rc<Shard>, connection: &Rc<Connection>) -> bool {
+    /// Handles every complete request in the buffer as one turn, which began at `now`.
+    fn handle_received(
+        &mut self,
+        shard: &Rc<Shard>,
+        connection: &Rc<Connection>,
+        now: MonotonicMs,
+    ) -> bool {
         let limit = usize::try_from(shard.node.config.listener.request_bytes_max);
         let limit = limit.unwrap_or(usize::MAX);
         let mut result = Ok(());
@@ -596,7 +612,7 @@ impl Receiver {
                     self.note_frame_size(payload);
                     let frame = self.buffer.split_to(payload);
                     connection.release_frame_memory(shard);
-                    result = api::handle(shard, connection, frame);
+                    result = api::handle(shard, connection, now, frame);
                     handled += 1;
                 }
                 Ok(FrameSplit::NeedMore { total }) => {
@@ -611,7 +627,7 @@ impl Receiver {
         if !is_partial || self.buffer.is_empty() {
             connection.frame_started.set(None);
         } else if handled > 0 || connection.frame_started.get().is_none() {
-            connection.frame_started.set(Some(shard.now()));
+            connection.frame_started.set(Some(now));
         }
         shard.end_turn();
         connection.pump(shard);
