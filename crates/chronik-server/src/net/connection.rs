@@ -502,9 +502,8 @@ pub(crate) async fn serve(shard: Rc<Shard>, connection: Rc<Connection>, socket: 
             }
             () = connection.wake.notified() => {
                 // Requests that were received before reading stopped.
-                let now = shard.now();
                 if connection.may_read(&shard)
-                    && !receiver.handle_received(&shard, &connection, now)
+                    && !receiver.handle_received(&shard, &connection, shard.now())
                 {
                     break;
                 }
